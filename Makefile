@@ -1,0 +1,120 @@
+# What is missing is installed first, step by step; a stamp file stands for each step that is
+# done, so that the second run costs nothing and needs no network.
+PYTHON ?= python3
+VENV := .venv
+PAGE := aggregator/page/lib/.built
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+PYX := $(wildcard ingest/*.pyx ingest/*.pxd)
+UV_VERSION := 0.13.9
+SEED ?= 1
+MINUTES ?= 20
+# Tests share nothing: each has its own ports, directories and database. Most of the time they wait.
+JOBS ?= 2
+ARGS ?=
+
+.PHONY: help install build page screenshots bench-stats up test lint format docs bench stress soak lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.built $(PAGE) $(VENV)/.dev ## set-up alone: environment, extension, tools of the tests
+
+build: $(VENV)/.built ## the compiled extension
+
+page: $(PAGE) ## what the live page takes from the npm registry
+
+up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 9000")
+	@exec $(PY) -m stack.cli up $(ARGS)
+
+test: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## every test, against real NATS and Postgres
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.built $(VENV)/.dev ## ruff, mypy, stubtest, bandit, pip-audit
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m mypy tests bench grafana
+	@$(PY) -m mypy.stubtest $(patsubst ingest/%.pyx,ingest.%,$(filter %.pyx,$(PYX)))
+	@$(PY) -m bandit -q -c pyproject.toml -r clickmill ingest aggregator stack scripts
+	@$(PY) scripts/audit.py requirements.lock
+
+fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## coverage-guided fuzzing of all that reads input (SECONDS=60 ONLY=batch)
+	@$(PY) -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+format: $(VENV)/.dev ## the sources in their one shape
+	@$(PY) -m ruff check --fix-only -q .
+	@$(PY) -m ruff format .
+
+docs: $(VENV)/.built $(VENV)/.dev ## what is made from code: dashboards, rules, tables in docs
+	@$(PY) -m grafana.build $(ARGS)
+	@$(PY) -m stack.settings_table
+
+bench: $(VENV)/.built $(VENV)/.dev $(VENV)/.bench ## side by side, into docs/benchmarks.md (ROUNDS=5 SECONDS=6 ONLY=side,tail)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m bench.run $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+stress: $(VENV)/.built $(VENV)/.dev ## the load scenario, checked click by click (USERS=500 MINUTES=10)
+	@$(PY) -m bench.stress $(if $(USERS),--users $(USERS)) \
+	  $(if $(filter command line environment,$(origin MINUTES)),--minutes $(MINUTES)) $(ARGS)
+
+screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## the live page, into docs/images
+	@$(PY) -m bench.screenshots $(ARGS)
+
+bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNERS=1000 DAYS=400)
+	@$(PY) -m bench.stats_bench $(ARGS)
+
+soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20)
+	@$(PY) -m pytest -q -m soak
+	@SEED=$(SEED) MINUTES=$(MINUTES) $(PY) -m tests.crash.soak $(ARGS)
+
+lock: $(VENV)/.python ## requirements.lock and requirements-dev.lock anew from pyproject.toml
+	@$(PIP) install -q uv==$(UV_VERSION)
+	@for out in requirements.lock "requirements-dev.lock --extra dev" \
+	  "requirements-fuzz.lock --extra fuzz -c requirements-dev.lock" \
+	  "requirements-bench.lock --extra bench -c requirements-dev.lock"; do \
+	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-emit-index-url --no-annotate pyproject.toml -o $$out || exit 1; done
+
+clean: ## everything that was built or installed here; data/ stays
+	rm -rf $(VENV) aggregator/page/lib aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.python:
+	@PYTHON=$(PYTHON) scripts/os-packages build
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock | $(VENV)/.python
+	@echo "Installing what Clickmill runs on, into $(VENV)"
+	@$(PIP) install -q --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.runtime pyproject.toml setup.py $(PYX)
+	@PYTHON=$(PYTHON) scripts/os-packages build
+	@echo "Compiling the extension"
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PAGE): aggregator/page/package-lock.json aggregator/page/package.json scripts/page | $(VENV)/.python
+	@echo "Installing what the live page needs"
+	@scripts/page $(PY)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
+	@echo "Installing what the tests need, into $(VENV)"
+	@$(PIP) install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: requirements-fuzz.lock | $(VENV)/.runtime
+	@$(PIP) install -q --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+# Each contender may be missing: the report then says so, and the bench goes on.
+$(VENV)/.bench: requirements-bench.lock scripts/os-packages | $(VENV)/.runtime
+	@if $(PIP) install -q --require-hashes -r requirements-bench.lock && scripts/os-packages bench; \
+	  then touch $@; fi
+
+$(VENV)/.os-test: scripts/os-packages | $(VENV)/.python
+	@scripts/os-packages test
+	@touch $@
