@@ -1,0 +1,186 @@
+"""The one place that connects to NATS and makes the stream and its consumers.
+
+Why: workers and aggregator need the same client options (the defaults give up after 60
+attempts and notice a dead server after four minutes), and either side may be the first to find
+that the stream is gone. "Bus", because deltas, marks and requests all ride on it.
+
+NATS is transport only: whatever is lost in it is sent again from a worker's spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext, api
+from nats.js.errors import BadRequestError, NotFoundError
+
+from clickmill import wire
+
+PING_INTERVAL_S: Final = 5
+MAX_OUTSTANDING_PINGS: Final = 2
+CONNECT_TIMEOUT_S: Final = 2
+RECONNECT_WAIT_S: Final = 0.25
+LOG_EVERY_S: Final = 10.0
+API_TIMEOUT_S: Final = 5.0
+
+STREAM_MAX_BYTES: Final = 1024**3
+DUPLICATE_WINDOW_S: Final = 120.0
+# The redelivery delay is how long statistics stand still when an aggregator dies with messages
+# in hand; far above any healthy commit, or each slow one would be delivered twice.
+ACK_WAIT_S: Final = 3.0
+MAX_ACK_PENDING: Final = 20_000
+MAX_WAITING_PULLS: Final = 64
+
+_STREAM_NAME_IN_USE: Final = 10058
+
+log = logging.getLogger("clickmill.bus")
+
+Callback = Callable[[], Awaitable[None]]
+
+
+async def connect(
+    url: str,
+    name: str,
+    *,
+    on_disconnect: Callback | None = None,
+    on_reconnect: Callback | None = None,
+    on_closed: Callback | None = None,
+) -> Client:
+    """A NATS client named `name` (seen in the server's monitoring) that reconnects for ever.
+
+    `url` may hold several servers, separated by commas, and credentials (`nats://user:pw@host`).
+    `tls://` checks the server's certificate, against SSL_CERT_FILE where that is set.
+    Returns once the first connection stands, however long that takes; cancel it to give up.
+    While disconnected a publish fails at once (OutboundBufferLimitError) instead of being kept
+    and sent behind the caller's back later. `on_closed` is for the case that the client gives up
+    after all; it is called after `close`, too.
+    """
+    client = _StrictClient()
+    await client.connect(
+        servers=[part.strip() for part in url.split(",") if part.strip()],
+        name=name,
+        error_cb=_complaints(name),
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        closed_cb=on_closed,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # only slept on
+        max_reconnect_attempts=-1,
+        ping_interval=PING_INTERVAL_S,
+        max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+        pending_size=0,
+    )
+    return client
+
+
+class PlaintextRefusedError(NatsError):
+    """A tls:// server offers no TLS: give it a certificate, or say nats:// and mean it."""
+
+
+class _StrictClient(Client):
+    """The library takes tls:// for a wish: where the server offers no TLS, it sends the password
+    in the clear. Whoever stands between the two could ask for that, so it is refused here, after
+    the server's greeting and before our first word."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        server = self._current_server
+        wants_tls = server is not None and server.uri.scheme == "tls"
+        if initial_connection and wants_tls and not info.get("tls_required"):
+            raise PlaintextRefusedError((PlaintextRefusedError.__doc__ or "").rstrip("."))
+        await super()._process_info(info, initial_connection)
+
+
+def _complaints(name: str) -> Callable[[Exception], Awaitable[None]]:
+    """The client's error callback: one line each LOG_EVERY_S, not one for each attempt."""
+    quiet_until = 0.0
+
+    async def complain(error: Exception) -> None:
+        nonlocal quiet_until
+        if time.monotonic() < quiet_until:
+            return
+        quiet_until = time.monotonic() + LOG_EVERY_S
+        text = str(error) or type(error).__name__
+        log.warning("NATS (%s): %s; trying again until it answers", name, text)
+
+    return complain
+
+
+def stream_config(max_bytes: int = STREAM_MAX_BYTES) -> api.StreamConfig:
+    """The stream of deltas: a work queue in files that refuses new messages when it is full."""
+    return api.StreamConfig(
+        name=wire.STREAM,
+        subjects=[f"{wire.DELTAS_PREFIX}.>"],
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.NEW,
+        max_bytes=max_bytes,
+        duplicate_window=DUPLICATE_WINDOW_S,
+    )
+
+
+def consumer_config(shard: int) -> api.ConsumerConfig:
+    """The durable pull consumer of one shard, shared by all aggregators."""
+    return api.ConsumerConfig(
+        name=consumer_name(shard),
+        durable_name=consumer_name(shard),
+        filter_subject=wire.shard_filter(shard),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=MAX_ACK_PENDING,
+        max_waiting=MAX_WAITING_PULLS,
+    )
+
+
+def consumer_name(shard: int) -> str:
+    """The durable name of a shard's consumer."""
+    return f"shard-{shard}"
+
+
+async def ensure_stream(js: JetStreamContext, max_bytes: int = STREAM_MAX_BYTES) -> None:
+    """Make the stream where it is missing; where it exists only its `max_bytes` is set anew.
+
+    Replicas and placement that an operator chose stay as they are. Raises nats.errors.Error
+    where the server can't be reached or refuses (no room for `max_bytes`, no JetStream).
+    """
+    try:
+        config = (await js.stream_info(wire.STREAM)).config
+    except NotFoundError:
+        await _create_stream(js, max_bytes)
+        return
+    if config.max_bytes != max_bytes:
+        await js.update_stream(config.evolve(max_bytes=max_bytes))
+
+
+async def _create_stream(js: JetStreamContext, max_bytes: int) -> None:
+    try:
+        await js.add_stream(stream_config(max_bytes))
+    except BadRequestError as error:
+        if error.err_code != _STREAM_NAME_IN_USE:  # another process was first
+            raise
+    else:
+        log.info("NATS stream %s made, of at most %d bytes", wire.STREAM, max_bytes)
+
+
+async def ensure_consumer(js: JetStreamContext, shard: int) -> None:
+    """Make the shard's consumer where it is missing, or bring it up to today's settings.
+
+    Raises nats.errors.Error; NotFoundError where the stream itself is missing.
+    """
+    await js.add_consumer(wire.STREAM, consumer_config(shard))
+
+
+async def close(client: Client, timeout: float = 1.0) -> None:
+    """Close the client, waiting at most `timeout` seconds for what it still has to send."""
+    try:
+        async with asyncio.timeout(timeout):
+            if client.is_connected:
+                await client.flush(max(1, int(timeout)))
+    except Exception as error:  # closing must not fail, whatever state the client is in
+        log.debug("NATS flush at close: %s", error)
+    await client.close()

@@ -1,0 +1,90 @@
+"""The line between a supervisor and its child: who my parent is, and the proof that I live.
+
+Why: a worker that outlives its parent would go on serving beside the next one, and a worker
+that hangs serves nobody. So a child dies with its parent (PR_SET_PDEATHSIG), and sends a byte
+a second up an inherited pipe from its event loop: a loop that stands still sends none.
+
+"Lifeline", because letting go of it at either end means the same. Started by hand, without
+a supervisor, a process has no lifeline and every call in here does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from typing import Final
+
+PARENT_PID: Final = "CLICKMILL_PARENT_PID"
+HEARTBEAT_FD: Final = "CLICKMILL_HEARTBEAT_FD"
+READY: Final = b"R"
+BEAT: Final = b"."
+BEAT_SECONDS: Final = 0.5
+
+_PR_SET_PDEATHSIG: Final = 1
+# Looked up here: between fork and exec there must be no look-up, which takes a lock.
+_prctl: Final = ctypes.CDLL(None, use_errno=True).prctl
+_fd: int | None = None
+
+
+def die_with_parent(parent: int, death_signal: signal.Signals = signal.SIGKILL) -> None:
+    """From now on the kernel sends `death_signal` here when `parent` dies; now if it is dead.
+
+    Call it after any change of user, which clears the kernel's note. It may run between fork
+    and exec, for programs that know nothing of us.
+    """
+    if _prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl(PR_SET_PDEATHSIG): {os.strerror(error)}")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def attach() -> bool:
+    """Ties this process to the supervisor that started it. False if there is none.
+
+    Call it first thing in `main`, before files, ports or threads. Both variables are taken out
+    of the environment, so that a child of this process doesn't take the line for its own.
+    """
+    global _fd  # noqa: PLW0603  # one process has one parent
+    parent, fd = os.environ.pop(PARENT_PID, ""), os.environ.pop(HEARTBEAT_FD, "")
+    if parent:
+        die_with_parent(int(parent))
+    if fd:
+        _fd = int(fd)
+        os.set_inheritable(_fd, False)
+        os.set_blocking(_fd, False)
+    return bool(parent or fd)
+
+
+def ready() -> None:
+    """Tells the supervisor that this process serves now; beats are due from here on."""
+    _send(READY)
+
+
+def beat() -> None:
+    """One sign of life. Sent from the event loop itself, never from a thread beside it."""
+    _send(BEAT)
+
+
+async def beat_forever() -> None:
+    """Sends a sign of life twice a second; returns at once if there is no supervisor."""
+    while _fd is not None:
+        beat()
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+def _send(byte: bytes) -> None:
+    global _fd  # noqa: PLW0603
+    if _fd is None:
+        return
+    try:
+        os.write(_fd, byte)
+    except BlockingIOError:
+        pass  # The supervisor is behind; it has our earlier beats to read.
+    except OSError as error:
+        # No reader is left. The kernel's signal ends us; the line itself is of no more use.
+        print(f"lifeline: supervisor is gone ({error})", file=sys.stderr, flush=True)
+        _fd = None

@@ -1,0 +1,219 @@
+"""What travels between a worker and the aggregator: delta frames, subjects, short messages.
+
+Why one module: both ends and the spool on disk read the same bytes, and a frame never changes
+once it is written, so its layout may live in one place only. No I/O and no clock in here.
+"Wire", because these are the bytes on it; the same bytes lie in the spool.
+
+Layout of a frame, little-endian, without padding:
+
+    offset  size  field
+    0       4     magic "CMF1"
+    4       4     CRC32C of everything from offset 8 to the end
+    8       4     length of the whole frame in bytes
+    12      4     flags: bit 0 = last frame of its source
+    16      16    source (UUID, big-endian bytes as RFC 9562 writes them)
+    32      8     seq, from 1, without holes
+    40      8     minute: Unix time in seconds // 60
+    48      8     sealed_at: Unix time in nanoseconds
+    56      8     total: clicks of the source in all frames up to and with this one
+    64      4     n: number of (banner, count) pairs, 0 to MAX_PAIRS
+    68      4     zero
+    72      8*n   counts, u64
+    72+8*n  4*n   banner IDs, u32, ascending, each once
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import google_crc32c
+import msgspec
+
+STREAM: Final = "CLICKMILL"
+SHARDS: Final = 16
+DELTAS_PREFIX: Final = "clickmill.deltas"
+STATS_SUBJECT: Final = "clickmill.stats"
+COMMITTED_SUBJECT: Final = "clickmill.committed"
+BANNERS_SUBJECT: Final = "clickmill.banners"
+BANNERS_CHANGED_SUBJECT: Final = "clickmill.banners.changed"
+
+MSG_ID_HEADER: Final = "Nats-Msg-Id"
+FLOOR_HEADER: Final = "Clickmill-Floor"
+STATUS_HEADER: Final = "Clickmill-Status"
+CONTENT_TYPE_HEADER: Final = "Content-Type"
+MORE_HEADER: Final = "Clickmill-More"
+
+SECONDS_PER_MINUTE: Final = 60
+MAGIC: Final = b"CMF1"
+MAX_PAIRS: Final = 65_536
+MAX_MINUTE: Final = 2**40
+_HEADER: Final = struct.Struct("<4sIII16sQqqQII")
+_CHECKED_FROM: Final = 8
+HEADER_BYTES: Final = _HEADER.size
+BYTES_PER_PAIR: Final = 12
+MAX_FRAME_BYTES: Final = HEADER_BYTES + BYTES_PER_PAIR * MAX_PAIRS
+_CLOSED: Final = 1
+
+# NATS refuses a message over 1 MiB, and the header of a publish needs room too.
+assert HEADER_BYTES == 72
+assert MAX_FRAME_BYTES < 1024 * 1024 - 4096
+assert sys.byteorder == "little", "counts and IDs are read in place, as little-endian words"
+
+
+class FrameError(ValueError):
+    """Bytes that are not one whole, undamaged frame; the message says what is wrong with them."""
+
+
+class Frame(NamedTuple):
+    """The clicks of one source in one minute, sealed: immutable, with the source's running total.
+
+    `ids` and `counts` are packed little-endian arrays (u32 and u64) of the same length, IDs
+    ascending, so that neither end has to build an object for each pair.
+    """
+
+    source: UUID
+    seq: int
+    minute: int
+    sealed_at: int
+    total: int
+    closed: bool
+    ids: bytes | memoryview
+    counts: bytes | memoryview
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The (banner ID, count) pairs as Python integers, by ascending ID."""
+        ids = memoryview(self.ids).cast("B").cast("I")
+        return list(zip(ids, memoryview(self.counts).cast("B").cast("Q"), strict=True))
+
+    @property
+    def clicks(self) -> int:
+        """The sum of the frame's counts."""
+        return sum(memoryview(self.counts).cast("B").cast("Q"))
+
+
+def minute_of(unix_seconds: float) -> int:
+    """The minute, as Unix time // 60, that holds this moment (seconds since 1970, UTC)."""
+    return int(unix_seconds // SECONDS_PER_MINUTE)
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes, as they stand in the spool and on the wire.
+
+    Raises FrameError where the frame has more than MAX_PAIRS pairs or its arrays disagree.
+    """
+    n, rest = divmod(len(frame.ids), 4)
+    if rest or n * 8 != len(frame.counts) or n > MAX_PAIRS:
+        raise FrameError(
+            f"a frame holds 0 to {MAX_PAIRS} pairs of u32 and u64, not {len(frame.ids)} bytes "
+            f"of IDs and {len(frame.counts)} bytes of counts: split it when sealing"
+        )
+    length = HEADER_BYTES + n * BYTES_PER_PAIR
+    body = _HEADER.pack(
+        MAGIC, 0, length, _CLOSED if frame.closed else 0, frame.source.bytes, frame.seq,
+        frame.minute, frame.sealed_at, frame.total, n, 0,
+    )[_CHECKED_FROM:] + bytes(frame.counts) + bytes(frame.ids)  # fmt: skip
+    return MAGIC + struct.pack("<I", google_crc32c.value(body)) + body
+
+
+def frame_length(head: bytes | memoryview) -> int:
+    """The length in bytes that a frame's first HEADER_BYTES claim, before any CRC is checked.
+
+    Raises FrameError where they can't be the start of a frame.
+    """
+    if len(head) < HEADER_BYTES:
+        raise FrameError(f"cut off: {len(head)} bytes where a header has {HEADER_BYTES}")
+    magic, _, length, *_, n, _zero = _HEADER.unpack_from(head)
+    if magic != MAGIC:
+        raise FrameError(f"no frame: it begins with {bytes(magic)!r}, not {MAGIC!r}")
+    if n > MAX_PAIRS or length != HEADER_BYTES + n * BYTES_PER_PAIR:
+        raise FrameError(f"a length of {length} bytes does not fit {n} pairs")
+    return int(length)
+
+
+def decode(data: bytes | memoryview) -> Frame:
+    """The frame that these bytes are; `ids` and `counts` are views into `data`.
+
+    Raises FrameError where they are cut, damaged, of another version, or hold anything besides.
+    """
+    view = memoryview(data)
+    length = frame_length(view)
+    if length != len(view):
+        raise FrameError(f"{len(view)} bytes where the header says {length}")
+    _, crc, _, flags, source, seq, minute, sealed_at, total, n, zero = _HEADER.unpack_from(view)
+    if google_crc32c.value(bytes(view[_CHECKED_FROM:])) != crc:
+        raise FrameError("the CRC does not match: the bytes were changed")
+    if flags & ~_CLOSED or zero:
+        raise FrameError(
+            f"flags {flags:#x} {zero:#x} are of a newer version: update this side first"
+        )
+    split = HEADER_BYTES + 8 * n
+    return Frame(
+        UUID(bytes=source), seq, minute, sealed_at, total, bool(flags & _CLOSED),
+        view[split:], view[HEADER_BYTES:split],
+    )  # fmt: skip
+
+
+def shard_of(source: UUID) -> int:
+    """The shard of a source, 0 to SHARDS-1: random UUIDs need no further hashing."""
+    return source.int % SHARDS
+
+
+def delta_subject(source: UUID) -> str:
+    """The JetStream subject on which this source publishes its frames."""
+    return f"{DELTAS_PREFIX}.{shard_of(source)}.{source}"
+
+
+def shard_filter(shard: int) -> str:
+    """The subject filter that takes in every source of one shard."""
+    return f"{DELTAS_PREFIX}.{shard}.>"
+
+
+def message_id(source: UUID, seq: int, resend: int = 0) -> str:
+    """The Nats-Msg-Id of a frame; a resend gets its own, or deduplication would swallow it."""
+    return f"{source}-{seq}-r{resend}" if resend else f"{source}-{seq}"
+
+
+def parse_message_id(text: str) -> tuple[UUID, int]:
+    """(source, seq) of a Nats-Msg-Id. Raises FrameError where it is none of ours."""
+    try:
+        seq = text[37:].partition("-")[0]
+        if text[36] != "-" or not (seq.isascii() and seq.isdigit()):
+            raise ValueError
+        return UUID(text[:36]), int(seq)
+    except (ValueError, IndexError):
+        raise FrameError(f"a message ID is <source>-<seq>, not {text!r}") from None
+
+
+def committed_subject(source: UUID) -> str:
+    """Where the aggregator broadcasts that source's mark after each commit."""
+    return f"{COMMITTED_SUBJECT}.{source}"
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What Postgres holds of a source: the last seq applied (0: none) and the clicks up to it."""
+
+    seq: int
+    total: int
+
+
+class SourceStatus(msgspec.Struct, frozen=True):
+    """A worker's sign of life: every click answered before `as_of` is in frames up to `seq`.
+
+    `as_of` is Unix time in nanoseconds. `closed` says that no frame after `seq` will ever come.
+    """
+
+    source: UUID
+    seq: int
+    as_of: int
+    closed: bool = False
+
+
+class StatsRequest(msgspec.Struct, frozen=True, rename="camel"):
+    """A statistics request as it came over HTTP: the banner, and each parameter's values."""
+
+    banner_id: int = msgspec.field(name="bannerID")
+    params: dict[str, list[str]]

@@ -1,0 +1,87 @@
+"""The line between supervisor and child, with real processes at both ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.wait import eventually
+
+CHILD = """
+import asyncio, os, sys
+from clickmill import lifeline
+print(os.getpid(), lifeline.attach(), flush=True)
+assert not [n for n in os.environ if n.startswith("CLICKMILL_")]
+lifeline.ready()
+async def main():
+    beats = asyncio.create_task(lifeline.beat_forever())
+    await asyncio.sleep(float(sys.argv[1]))
+asyncio.run(main())
+"""
+
+PARENT = """
+import os, subprocess, sys
+env = dict(os.environ, CLICKMILL_PARENT_PID=str(os.getpid()))
+subprocess.run([sys.executable, "-c", sys.argv[1], "60"], env=env)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start(code: str, *args: str, **env: str) -> subprocess.Popen[str]:
+    fds = [int(env["CLICKMILL_HEARTBEAT_FD"])] if "CLICKMILL_HEARTBEAT_FD" in env else []
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env=os.environ | env,
+        pass_fds=fds,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    with start(PARENT, CHILD) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline().split()[0])
+        assert alive(child)
+        parent.kill()
+        eventually(lambda: not alive(child), 2, "child is gone")
+
+
+def test_a_child_of_a_parent_that_is_gone_already_ends_at_once() -> None:
+    with start(CHILD, "60", CLICKMILL_PARENT_PID="1") as child:
+        assert child.wait(10) == -signal.SIGKILL
+
+
+def test_ready_then_beats() -> None:
+    read, write = os.pipe()
+    with start(CHILD, "1.2", CLICKMILL_HEARTBEAT_FD=str(write)) as child:
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            assert pipe.read() == b"R..."
+        assert child.wait(10) == 0
+
+
+def test_without_a_supervisor_nothing_happens() -> None:
+    with start(CHILD, "0") as child:
+        out, err = child.communicate(timeout=10)
+        assert (child.returncode, out.split()[1], err) == (0, "False", "")
+
+
+def test_a_supervisor_that_let_go_of_the_pipe_does_not_break_the_child() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with start(CHILD, "0.1", CLICKMILL_HEARTBEAT_FD=str(write)) as child:
+        os.close(write)
+        _, err = child.communicate(timeout=10)
+        assert child.returncode == 0
+        assert err.count("supervisor is gone") == 1

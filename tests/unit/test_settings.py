@@ -1,0 +1,129 @@
+"""Settings: one table, three sources, and sentences for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickmill import settings
+from clickmill.fields import Field
+from clickmill.settings import FIELDS, Settings, SettingsError
+
+NOWHERE = Path("/nonexistent/.env")
+
+
+def load(flags: dict[str, str | None] | None = None, **env: str) -> Settings:
+    return settings.load(flags, {f"CLICKMILL_{k.upper()}": v for k, v in env.items()}, NOWHERE)
+
+
+def test_flags_beat_environment_beats_dotenv(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("CLICKMILL_PORT=7001\nCLICKMILL_STATS_PORT=7002\nCLICKMILL_WORKERS=3\n")
+    environ = {"CLICKMILL_PORT": "7011", "CLICKMILL_STATS_PORT": "7012"}
+    got = settings.load({"port": "7021", "host": None}, environ, dotenv)
+    assert (got.port, got.stats_port, got.workers) == (7021, 7012, 3)
+
+
+def test_an_empty_value_is_no_value() -> None:
+    assert load(port="", nats_url=" ") == Settings()
+
+
+def test_the_default_of_every_setting_is_allowed() -> None:
+    for field in FIELDS:
+        if text := field.show(field.default):
+            assert field.parse(text) == field.default, field.name
+
+
+def test_what_goes_to_a_child_comes_out_the_same_there() -> None:
+    mine = Settings(port=9, flush_interval=0.123456, fastpath=False, stats_token="a,b", workers=3)
+    assert settings.load({}, mine.to_env(), NOWHERE) == mine
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "99999"),
+        ("port", "0"),
+        ("port", "8o80"),
+        ("port", "1e3"),
+        ("port", "८०"),
+        ("flush_interval", "0.01"),
+        ("flush_interval", "nan"),
+        ("flush_interval", "inf"),
+        ("log_level", "loud"),
+        ("fastpath", "maybe"),
+        ("spool_max_bytes", "12 parsecs"),
+        ("nats_url", "localhost:4222"),
+        ("postgres_dsn", "localhost"),
+        ("cors_origin", "https://a.example/path"),
+        ("data_dir", "a\nb"),
+        ("stats_token", "has space"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({}, **{name: value})
+    field = next(f for f in FIELDS if f.name == name)
+    assert field.env in str(caught.value)
+    assert field.allowed in str(caught.value)
+    assert field.quote(value) in str(caught.value)
+
+
+def test_secrets_stay_out_of_messages() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(stats_token="hush hush", postgres_dsn="hush://hush")
+    assert "hush" not in str(caught.value)
+
+
+def test_all_wrong_values_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"workers": "-1"}, port="x")
+    assert len(str(caught.value).splitlines()) == 2
+    assert "--workers" in str(caught.value)
+
+
+def test_the_same_port_twice() -> None:
+    with pytest.raises(SettingsError, match="both 8081"):
+        load(port="8081")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1048576", 1 << 20), ("64MiB", 64 << 20), ("2g", 2 << 30), ("1 GiB", 1 << 30)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert load(spool_max_bytes=text).spool_max_bytes == size
+
+
+def test_a_typing_slip_gets_a_hint() -> None:
+    (sentence,) = settings.unknown(["CLICKMILL_MAX_BANER_ID", "PATH", "CLICKMILL_PORT"])
+    assert "CLICKMILL_MAX_BANNER_ID?" in sentence
+    assert settings.unknown(["CLICKMILL_PARENT_PID"]) == []
+
+
+def test_an_unreadable_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"CLICKMILL_PORT=\xff\xfe\n")
+    with pytest.raises(SettingsError, match="mend or remove"):
+        settings.load({}, {}, tmp_path / ".env")
+
+
+def test_every_setting_is_an_option() -> None:
+    parser = argparse.ArgumentParser()
+    settings.add_flags(parser)
+    got = vars(parser.parse_args(["--max-banner-id", "5", "--nats-url", "nats://h:1"]))
+    assert settings.load(got, {}, NOWHERE).max_banner_id == 5
+    assert set(got) == set(Settings.__struct_fields__)
+
+
+@given(st.sampled_from(FIELDS), st.text(max_size=60))
+def test_no_text_breaks_parsing(field: Field, text: str) -> None:
+    try:
+        value = field.parse(text)
+    except ValueError:
+        return
+    if shown := field.show(value):
+        assert field.parse(shown) == value

@@ -1,0 +1,94 @@
+"""The bytes of a frame: what goes in comes out, and nothing else is ever taken for a frame."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickmill import wire
+from tests.frames import SOURCE, frame
+
+U64 = 2**64 - 1
+clicks = st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, U64), max_size=50)
+
+
+@given(
+    clicks, st.uuids(), st.integers(1, U64), st.integers(-(2**40), 2**40),
+    st.integers(0, U64), st.booleans(),
+)  # fmt: skip
+def test_what_goes_in_comes_out(
+    counted: dict[int, int], source: UUID, seq: int, minute: int, total: int, closed: bool
+) -> None:
+    sealed = frame(seq, counted, total, source=source, minute=0, closed=closed)
+    sealed = sealed._replace(minute=minute)
+    data = wire.encode(sealed)
+    again = wire.decode(data)
+    assert (again.ids, again.counts) == (sealed.ids, sealed.counts)
+    assert again._replace(ids=b"", counts=b"") == sealed._replace(ids=b"", counts=b"")
+    assert again.pairs == sorted(counted.items())
+    assert again.clicks == sum(counted.values())
+    assert len(data) == wire.frame_length(data) == wire.HEADER_BYTES + 12 * len(counted)
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    data = wire.encode(frame(3, {1: 10, 70_000: 2**40}, 99))
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(wire.FrameError):
+            wire.decode(bytes(damaged))
+
+
+def test_every_cut_and_every_addition_is_noticed() -> None:
+    data = wire.encode(frame(3, {1: 10, 2: 20}, 99))
+    for end in range(len(data)):
+        with pytest.raises(wire.FrameError):
+            wire.decode(data[:end])
+    with pytest.raises(wire.FrameError):
+        wire.decode(data + b"\0")
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_never_anything_but_a_frame_error(noise: bytes) -> None:
+    for data in (noise, wire.MAGIC + noise):
+        with pytest.raises(wire.FrameError):
+            wire.decode(data)
+
+
+@given(st.binary(max_size=60), st.integers(0, 71))
+def test_noise_within_a_frame_is_a_frame_error(noise: bytes, at: int) -> None:
+    data = bytearray(wire.encode(frame(3, {1: 10, 2: 20, 3: 30}, 60)))
+    if bytes(data[at : at + len(noise)]) == noise[: len(data) - at]:
+        return
+    data[at : at + len(noise)] = noise
+    with pytest.raises(wire.FrameError):
+        wire.decode(bytes(data))
+
+
+def test_a_frame_that_is_too_large_is_not_encoded() -> None:
+    most = frame(1, dict.fromkeys(range(wire.MAX_PAIRS), 1))
+    assert len(wire.encode(most)) == wire.MAX_FRAME_BYTES
+    with pytest.raises(wire.FrameError, match="split it"):
+        wire.encode(frame(1, dict.fromkeys(range(wire.MAX_PAIRS + 1), 1)))
+    with pytest.raises(wire.FrameError):
+        wire.encode(most._replace(ids=b"\0" * 5))
+
+
+def test_message_ids_and_subjects() -> None:
+    assert wire.message_id(SOURCE, 7) == f"{SOURCE}-7"
+    assert wire.message_id(SOURCE, 7, 2) == f"{SOURCE}-7-r2"
+    for resend in (0, 2):
+        assert wire.parse_message_id(wire.message_id(SOURCE, 7, resend)) == (SOURCE, 7)
+    shard = wire.shard_of(SOURCE)
+    assert wire.delta_subject(SOURCE) == wire.shard_filter(shard).replace(">", str(SOURCE))
+
+
+@given(st.text(max_size=80))
+def test_a_message_id_of_somebody_else_is_a_frame_error(text: str) -> None:
+    with pytest.raises(wire.FrameError):
+        wire.parse_message_id(text)
+    with pytest.raises(wire.FrameError):
+        wire.parse_message_id(f"{SOURCE}_{text}")
