@@ -1,0 +1,77 @@
+"""The contract of the compiled counters. IDs are 0 to capacity-1, counts and totals below 2**64."""
+
+from os import PathLike
+from typing import Any, TypeAlias, final
+from uuid import UUID
+
+MAX_PAIRS: int
+
+Part: TypeAlias = tuple[int, int, int, int, bytes, bytes]
+"""(seq, minute, sealed_at, total, ids, counts): what becomes one frame, see clickmill.wire.
+
+minute is Unix time // 60; sealed_at is Unix nanoseconds in the last part of an epoch and 0 in
+the others; total is the source's running total; ids and counts are packed u32 and u64, by ID.
+"""
+
+class CountersError(Exception): ...
+
+@final
+class Counters:
+    """Two epochs of click counts in one mapped file: one counts, the other is being sealed."""
+
+    clock_offset: int
+    """Seconds added to the clock: 0, but for tests of clocks that jump."""
+
+    @property
+    def capacity(self) -> int: ...
+    @staticmethod
+    def create(path: str | PathLike[str], source: bytes, boot_id: str, capacity: int) -> Counters:
+        """Make the file, all of its blocks allocated, with seq 1 as the first.
+
+        Raises FileExistsError, OSError (ENOSPC: no room for it), CountersError (bad arguments).
+        """
+    @staticmethod
+    def open(path: str | PathLike[str]) -> Counters:
+        """Map what a dead process left. Raises CountersError where it is no counters file."""
+    def hit(self, banner_id: int, clicks: int = 1) -> bool:
+        """Count now; False, and nothing counted, where the ID is over the maximum."""
+    def hit_at(self, banner_id: int, clicks: int, now_ns: int) -> bool:
+        """`hit`, with the clock handed in (Unix nanoseconds)."""
+    def hit_all(self, clicks: list[Any]) -> int:
+        """Count all items in one minute, or none: the sum of their counts, or -1-i where item i
+        has an ID over the maximum. Items have integers
+        `bannerID` and `count`, validated before: 0 <= bannerID < 2**64."""
+    def flip(self, now_ns: int | None = None) -> bool:
+        """Freeze the active epoch, if it has clicks and the other is clear; whether it did."""
+    def frozen(self) -> list[Part]:
+        """The frozen epoch's parts; empty where it is clear. Changes nothing."""
+    def active(self, sealed_at: int) -> list[Part]:
+        """The active epoch's parts, for an adopter: its process must be dead."""
+    def clear(self) -> None:
+        """Forget the frozen epoch. Only after its frames are on disk."""
+    def now(self) -> int:
+        """The clock that clicks are counted by, in Unix nanoseconds."""
+    def idle_as_of(self) -> int:
+        """Now (Unix nanoseconds), if both epochs are empty; else 0."""
+    @property
+    def active_minute(self) -> int:
+        """The active epoch's minute; -1 before its first click."""
+    @property
+    def pending(self) -> int:
+        """Clicks in both epochs: counted, not yet in the spool (or just now being cleared)."""
+    @property
+    def total(self) -> int:
+        """All clicks of this source since its first."""
+    @property
+    def active_seq(self) -> int:
+        """The seq that the active epoch's first part has or will have."""
+    @property
+    def next_seq(self) -> int:
+        """The first seq that neither epoch needs."""
+    @property
+    def source(self) -> UUID: ...
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(device, inode) of the file when it was made: a copy has another."""

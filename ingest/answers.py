@@ -1,0 +1,79 @@
+"""What the ingest port answers with: bodies, headers, and the one shape of an error.
+
+Why apart: the fast path and the ordinary way must say the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+Headers = list[tuple[str, str]]
+
+BODY_COUNTED: Final = b'{"status":"counted"}'
+JSON: Final[Headers] = [("content-type", "application/json")]
+PIXEL_GIF: Final = (
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,"
+    b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+)
+
+
+class Answer(NamedTuple):
+    """Status, body and headers, without those that every answer has."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+class Problem(Exception):  # noqa: N818  # RFC 9457's word
+    """An error of the contract: a status, a code word, and a sentence that says what to do."""
+
+    def __init__(
+        self, status: int, code: str, sentence: str, headers: Headers | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.status, self.code, self.headers = status, code, headers or []
+
+    def answer(self) -> Answer:
+        """{"error": sentence, "code": word}, never to be cached."""
+        extra = [h for h in self.headers if h not in no_store()]
+        return answer(self.status, {"error": str(self), "code": self.code}, [*extra, *no_store()])
+
+
+def answer(status: int, body: Any, headers: Headers | None = None) -> Answer:
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(body), [*JSON, *(headers or [])])
+
+
+def no_store() -> Headers:
+    """No cache may keep this, or the next click would not arrive."""
+    return [("cache-control", "no-store")]
+
+
+def cors_headers(origin: str) -> Headers:
+    """`origin` is *, one origin, or `none`: then browsers of other origins may not read answers."""
+    return [] if origin == "none" else [("access-control-allow-origin", origin)]
+
+
+class FastAnswers(NamedTuple):
+    """The answers to plain clicks, whole, as the fast path sends them."""
+
+    body: bytes
+    post_headers: Headers
+    get_headers: Headers
+    pixel_body: bytes
+    pixel_headers: Headers
+
+
+def fast_answers(cors_origin: str) -> FastAnswers:
+    """What `app` answers to plain clicks, made once."""
+    cors = cors_headers(cors_origin)
+    return FastAnswers(
+        BODY_COUNTED,
+        [*JSON, *cors],
+        [*JSON, *no_store(), *cors],
+        PIXEL_GIF,
+        [("content-type", "image/gif"), *no_store(), *cors],
+    )

@@ -1,0 +1,295 @@
+"""The frames of one source on disk: append, read, trim; what a torn or damaged file means.
+
+Why: a frame lies here, synced, before its epoch is cleared, and until Postgres has had it for the
+keep time. So NATS may lose everything it has, and nothing is lost. A "spool", as printers and mail
+servers have: what is waiting to be delivered.
+
+Frames lie one behind another in segment files named after their first seq. Trimming removes whole
+segments. A frame is never changed and never written over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from clickmill import wire
+from clickmill.failpoints import failpoint
+
+SEGMENT_BYTES: Final = 1024 * 1024
+SEGMENT_FRAMES: Final = 256
+SUFFIX: Final = ".frames"
+
+log = logging.getLogger("clickmill.spool")
+
+
+class SpoolError(Exception):
+    """Frames could not be made durable: nothing of them counts as written; trying again helps."""
+
+
+class SpoolFullError(SpoolError):
+    """The spool is at its maximum: raise it, or bring back what should be emptying it."""
+
+
+class Damage(NamedTuple):
+    """Bytes of a segment that are no frame. `torn`: at its very end, as a power cut leaves them."""
+
+    segment: Path
+    offset: int
+    length: int
+    torn: bool
+    reason: str
+
+
+class _Entry(NamedTuple):
+    segment: Path
+    offset: int
+    length: int
+
+
+@dataclass
+class Spool:
+    """The frames of one source, by seq. Not for two threads at once.
+
+    `max_bytes` bounds what lies on disk; `sync` makes a file's content durable (fdatasync).
+    """
+
+    directory: Path
+    max_bytes: int
+    sync: Callable[[int], None] = os.fdatasync
+    damages: list[Damage] = field(default_factory=list)
+    last_total: int = 0
+    last_closed: bool = False
+    _entries: dict[int, _Entry] = field(default_factory=dict)
+    _segments: dict[Path, int] = field(default_factory=dict)
+    _last: int = 0
+    _tail: int = -1
+    _tail_path: Path | None = None
+    _tail_frames: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.directory.exists():
+            self.directory.mkdir(mode=0o700)
+            sync_directory(self.directory.parent)
+        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
+            self._scan(path)
+
+    # --- what is in it --------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, in all segments."""
+        return sum(self._segments.values())
+
+    @property
+    def frames(self) -> int:
+        """Frames that can be read."""
+        return len(self._entries)
+
+    @property
+    def first_seq(self) -> int:
+        """The lowest seq held; 0 where it is empty."""
+        return next(iter(self._entries), 0)
+
+    @property
+    def last_seq(self) -> int:
+        """The highest seq ever held since it was opened; 0 where there was none."""
+        return self._last
+
+    def seqs(self) -> list[int]:
+        """Every seq held, ascending."""
+        return list(self._entries)
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._entries
+
+    def read(self, seq: int) -> bytes:
+        """A frame's bytes as they were written. Raises KeyError, OSError, wire.FrameError."""
+        entry = self._entries[seq]
+        with entry.segment.open("rb") as file:
+            data = os.pread(file.fileno(), entry.length, entry.offset)
+        wire.decode(data)
+        return data
+
+    # --- append -----------------------------------------------------------------------------
+
+    def append(self, frames: Sequence[wire.Frame], *, bounded: bool = True) -> None:
+        """Write frames and make them durable: all of them, or SpoolError and none.
+
+        The frames follow each other in seq. After an error the file is given up, since a failed
+        sync says nothing of what is on disk: the next append begins a new one.
+        Raises SpoolFullError at `max_bytes`, unless `bounded` is off.
+        """
+        failpoint("ingest.append")
+        encoded = [wire.encode(frame) for frame in frames]
+        size = sum(map(len, encoded))
+        if bounded and self.size + size > self.max_bytes:
+            raise SpoolFullError(
+                f"the spool {self.directory} holds {self.size} of at most {self.max_bytes} bytes: "
+                "see why the aggregator does not commit, or raise CLICKMILL_SPOOL_MAX_BYTES"
+            )
+        try:
+            path, offset = self._write(frames[0].seq, b"".join(encoded))
+        except OSError as error:
+            self._abandon_tail()
+            raise SpoolError(
+                f"the spool {self.directory} can't be written ({error.strerror}): clicks go on "
+                "being counted in memory; free the disk, or replace it"
+            ) from error
+        self._segments[path] = offset + size
+        self._tail_frames += len(frames)
+        for frame, data in zip(frames, encoded, strict=True):
+            self._index(frame, _Entry(path, offset, len(data)))
+            offset += len(data)
+
+    def _index(self, frame: wire.Frame, entry: _Entry) -> None:
+        self._entries[frame.seq] = entry
+        if frame.seq > self._last:
+            self._last, self.last_total = frame.seq, frame.total
+            self.last_closed = frame.closed
+
+    def _write(self, seq: int, data: bytes) -> tuple[Path, int]:
+        path = self._open_tail(seq)
+        offset = self._segments.get(path, 0)
+        view = memoryview(data)
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self._tail, view[done:], offset + done)
+        failpoint("ingest.appended")
+        self.sync(self._tail)
+        failpoint("ingest.fsync")
+        return path, offset
+
+    def _open_tail(self, seq: int) -> Path:
+        """The segment to append to: a new one where there is none or the last is full."""
+        path = self._tail_path
+        full = self._tail_frames >= SEGMENT_FRAMES
+        if path is not None and not full and self._segments.get(path, 0) < SEGMENT_BYTES:
+            return path
+        self._give_up_tail()
+        # Two files may begin at the same seq: the first of them was given up after an error.
+        attempt = 0
+        while (new := self.directory / f"{seq:020d}-{attempt:04d}{SUFFIX}").exists():
+            attempt += 1
+        self._tail = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._tail_path, self._tail_frames, self._segments[new] = new, 0, 0
+        sync_directory(self.directory)
+        return new
+
+    def _give_up_tail(self) -> None:
+        if self._tail >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._tail)
+        self._tail, self._tail_path, self._tail_frames = -1, None, 0
+
+    def _abandon_tail(self) -> None:
+        """After an error: never append here again, and cut off what failed. Bytes that a sync
+        has refused can still be read for a while: whoever opens the spool next must not find them
+        and take them for durable."""
+        path, tail = self._tail_path, self._tail
+        if path is not None:
+            with contextlib.suppress(OSError):
+                if self._segments.get(path):
+                    os.ftruncate(tail, self._segments[path])
+                else:
+                    path.unlink()
+                    self._segments.pop(path, None)
+        self._give_up_tail()
+
+    # --- trim -------------------------------------------------------------------------------
+
+    def trim(self, through: int) -> None:
+        """Forget frames up to `through`, and remove the segments that hold no other."""
+        failpoint("ingest.trim")
+        for seq in [seq for seq in self._entries if seq <= through]:
+            del self._entries[seq]
+        used = {entry.segment for entry in self._entries.values()}
+        for path in [p for p in self._segments if p not in used]:
+            if path == self._tail_path:
+                self._give_up_tail()
+            path.unlink(missing_ok=True)
+            del self._segments[path]
+
+    def note_loss(self, seq: int, reason: str) -> None:
+        """Remember that a frame which was here can't be read any more: what is left is kept."""
+        entry = self._entries.get(seq)
+        if entry is not None:
+            self.damages.append(Damage(entry.segment, entry.offset, entry.length, False, reason))
+
+    def settle(self) -> None:
+        """Make durable what was found here: who wrote it may have died before its sync.
+
+        Raises SpoolError; trying again helps.
+        """
+        try:
+            for path in self._segments:
+                with path.open("rb") as file:
+                    self.sync(file.fileno())
+            sync_directory(self.directory)
+        except OSError as error:
+            raise SpoolError(
+                f"the spool {self.directory} can't be made durable ({error.strerror}): replace "
+                "the disk"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the open file; the frames stay."""
+        self._give_up_tail()
+
+    # --- opening what is there ----------------------------------------------------------------
+
+    def _scan(self, path: Path) -> None:
+        data = path.read_bytes()
+        offset = 0
+        while offset < len(data):
+            try:
+                end = offset + wire.frame_length(data[offset : offset + wire.HEADER_BYTES])
+                frame = wire.decode(data[offset:end])
+            except wire.FrameError as error:
+                end = _next_frame(data, offset + 1)
+                self._set_aside(path, data, offset, end, str(error))
+            else:
+                if frame.seq not in self._entries:
+                    self._index(frame, _Entry(path, offset, end - offset))
+            offset = end
+        self._segments[path] = len(data)
+        self._entries = dict(sorted(self._entries.items()))
+
+    def _set_aside(self, path: Path, data: bytes, start: int, end: int, reason: str) -> None:
+        """Keep a copy of the bytes that are no frame, and say so: they are never guessed at."""
+        damage = Damage(path, start, end - start, end == len(data), reason)
+        self.damages.append(damage)
+        copy = path.with_name(f"{path.name}.{start}.{'torn' if damage.torn else 'damaged'}")
+        copy.write_bytes(data[start:end])
+        log.log(
+            logging.WARNING if damage.torn else logging.ERROR,
+            "%s: %d bytes from offset %d are no frame (%s); set aside as %s",
+            path, damage.length, start, reason, copy.name,
+        )  # fmt: skip
+
+
+def _next_frame(data: bytes, start: int) -> int:
+    """Where the next whole frame begins at or after `start`; the end where there is none."""
+    while (found := data.find(wire.MAGIC, start)) >= 0:
+        try:
+            end = found + wire.frame_length(data[found : found + wire.HEADER_BYTES])
+            wire.decode(data[found:end])
+        except wire.FrameError:
+            start = found + 1
+        else:
+            return found
+    return len(data)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that were made in, or removed from, a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,138 @@
+"""Which frame goes out next, again, or is forgotten: each rule by itself, time handed in."""
+
+from __future__ import annotations
+
+from ingest.outbox import MARK_LOST_AFTER_S, Outbox
+
+KEEP, RESEND = 900.0, 30.0
+
+
+def holding(*seqs: int, mark: int | None = 0, now: float = 0.0) -> Outbox:
+    outbox = Outbox(KEEP, RESEND, mark)
+    for seq in seqs:
+        outbox.sealed(seq, now)
+    return outbox
+
+
+def sent(outbox: Outbox) -> list[tuple[int, int]]:
+    """Everything that goes out now, with NATS taking all of it."""
+    out = []
+    while (due := outbox.next_to_publish()) is not None:
+        out.append(due)
+        outbox.acknowledge(due[0])
+    return out
+
+
+def test_in_order_each_once() -> None:
+    outbox = holding(1, 2, 3)
+    assert sent(outbox) == [(1, 0), (2, 0), (3, 0)]
+    outbox.sealed(4, 1.0)
+    assert sent(outbox) == [(4, 0)]
+
+
+def test_nothing_goes_out_before_the_mark_is_known() -> None:
+    outbox = holding(5, 6, 7, mark=None)
+    assert outbox.next_to_publish() is None
+    outbox.committed(5, 1.0)
+    assert sent(outbox) == [(6, 0), (7, 0)]
+
+
+def test_an_acknowledgement_forgets_nothing_and_the_keep_time_counts_from_the_commit() -> None:
+    outbox = holding(1, 2)
+    sent(outbox)
+    assert outbox.trim(10 * KEEP) == 0
+    assert outbox.outstanding == 2
+    outbox.committed(1, 100.0)
+    outbox.committed(2, 200.0)
+    assert outbox.outstanding == 0
+    outbox.committed(2, 1000.0)
+    assert outbox.trim(999.0) == 0
+    assert outbox.trim(1000.0) == 1
+    outbox.committed(2, 1099.9)
+    assert outbox.trim(2000.0) == 0, "the mark was last confirmed before the keep time was over"
+    outbox.committed(2, 1100.0)
+    assert outbox.trim(1100.0) == 2
+    assert outbox.held == []
+
+
+def test_while_nobody_confirms_the_mark_nothing_is_forgotten() -> None:
+    outbox = holding(1)
+    sent(outbox)
+    outbox.committed(1, 10.0)
+    assert outbox.trim(1e6) == 0
+
+
+def test_no_progress_sends_again_from_the_mark_under_another_name() -> None:
+    outbox = holding(1, 2, 3)
+    sent(outbox)
+    outbox.committed(1, 10.0)
+    assert not outbox.check_progress(10.0 + RESEND - 0.1)
+    assert outbox.check_progress(10.0 + RESEND)
+    assert (sent(outbox), outbox.resends) == ([(2, 0), (3, 0)], 1)
+    assert not outbox.check_progress(11.0 + RESEND), "each time gets its own patience"
+    outbox.committed(3, 50.0)
+    assert not outbox.check_progress(1e6), "all of it is committed"
+
+
+def test_frames_that_nats_never_took_are_not_a_lack_of_progress() -> None:
+    outbox = holding(1, 2)
+    assert not outbox.check_progress(1e6)
+
+
+def test_a_lower_mark_is_late_news_until_it_is_told_for_long() -> None:
+    outbox = holding(1, 2, 3)
+    sent(outbox)
+    outbox.committed(3, 10.0)
+    outbox.committed(2, 11.0)
+    assert outbox.mark == 3
+    outbox.committed(3, 12.0)
+    outbox.committed(1, 13.0)
+    outbox.committed(1, 13.0 + MARK_LOST_AFTER_S - 0.1)
+    assert (outbox.mark, outbox.next_to_publish()) == (3, None)
+    outbox.committed(1, 13.0 + MARK_LOST_AFTER_S)
+    assert (outbox.mark, outbox.outstanding) == (1, 2)
+    assert sent(outbox) == [(2, 0), (3, 0)]
+    assert outbox.resends == 1
+
+
+def test_after_a_loss_of_commits_the_keep_time_begins_again() -> None:
+    outbox = holding(1, 2)
+    sent(outbox)
+    outbox.committed(2, 0.0)
+    for now in (800.0, 806.0):
+        outbox.committed(1, now)
+    outbox.committed(2, 810.0)
+    outbox.committed(2, 1000.0)
+    assert outbox.trim(1000.0) == 0
+    outbox.committed(2, 1706.0)
+    assert outbox.trim(1706.0) == 1
+    outbox.committed(2, 1710.0)
+    assert outbox.trim(1710.0) == 2
+
+
+def test_behind_a_hole_a_frame_waits_and_then_says_so() -> None:
+    outbox = holding(1, 2, 5, 6)
+    outbox.acknowledge(1)
+    outbox.acknowledge(2)
+    assert outbox.next_to_publish() is None, "NATS may still lose what is before the hole"
+    outbox.committed(1, 1.0)
+    assert outbox.next_to_publish() is None
+    outbox.committed(2, 2.0)
+    assert sent(outbox) == [(5, 5), (6, 0)]
+
+
+def test_a_frame_that_rots_becomes_a_hole() -> None:
+    outbox = holding(1, 2, 3)
+    outbox.lost(2)
+    assert sent(outbox) == [(1, 0)]
+    outbox.committed(1, 1.0)
+    assert sent(outbox) == [(3, 3)]
+
+
+def test_no_hole_is_told_of_where_postgres_has_all_of_it() -> None:
+    outbox = holding(8, 9, mark=None)
+    outbox.committed(7, 1.0)
+    assert sent(outbox) == [(8, 0), (9, 0)]
+    older = holding(8, 9, mark=None)
+    older.committed(4, 1.0)
+    assert sent(older) == [(8, 8), (9, 0)], "Postgres has lost more than the keep time"

@@ -1,0 +1,143 @@
+"""Sealing: on disk first, cleared after; one at a time; and what a broken disk does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clickmill import wire
+from ingest._fastcount import Counters
+from ingest.metrics import Slot
+from ingest.outbox import Outbox
+from ingest.sealer import Sealer
+from ingest.source import Source
+
+NS = 10**9
+
+
+class Room:
+    """A sealer with all that it needs."""
+
+    def __init__(self, root: Path, max_bytes: int = 1 << 30) -> None:
+        self.source = Source.create(root, 100, max_bytes)
+        assert self.source.counters is not None
+        self.counters: Counters = self.source.counters
+        self.outbox = Outbox(900, 30, mark=0)
+        self.sealer = Sealer(self.source, self.outbox, asyncio.Lock(), Slot(root / "meters"))
+
+    def on_disk(self) -> list[int]:
+        """The clicks of each frame."""
+        spool = self.source.spool
+        return [wire.decode(spool.read(seq)).clicks for seq in spool.seqs()]
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(coroutine)
+
+
+def test_all_that_was_counted_is_on_disk_and_held(room: Room) -> None:
+    minute = room.counters.now() // (60 * NS)
+    room.counters.hit_at(1, 5, (minute - 1) * 60 * NS)
+    room.counters.hit_at(1, 6, minute * 60 * NS)
+    assert run(room.sealer.seal())
+    assert room.on_disk() == [5, 6]
+    assert room.outbox.held == [1, 2]
+    assert (room.counters.pending, room.sealer.trouble) == (0, "")
+    assert run(room.sealer.seal())
+    assert room.on_disk() == [5, 6], "nothing new, no frame"
+
+
+def test_while_nobody_takes_frames_a_minute_costs_one(room: Room) -> None:
+    minute = room.counters.now() // (60 * NS)
+    room.counters.hit_at(1, 5, (minute - 1) * 60 * NS)
+    assert run(room.sealer.seal(edges_only=True))
+    assert room.on_disk() == [5], "that minute is over"
+    room.counters.clock_offset = 30 - int(time.time()) % 60
+    for _ in range(3):
+        room.counters.hit(1)
+        assert run(room.sealer.seal(edges_only=True))
+    assert (room.on_disk(), room.counters.pending) == ([5], 3)
+
+
+def test_a_broken_disk_keeps_the_clicks_in_the_epochs(room: Room) -> None:
+    spool = room.source.spool
+    good, spool.sync = spool.sync, refuse
+    room.counters.hit(1, 5)
+    assert not run(room.sealer.seal())
+    room.counters.hit(1, 6)
+    assert not run(room.sealer.seal())
+    assert "can't be written" in room.sealer.trouble
+    assert (room.outbox.held, room.counters.pending) == ([], 11)
+    spool.sync = good
+    assert run(room.sealer.seal())
+    assert (room.on_disk(), room.counters.pending, room.sealer.trouble) == ([5, 6], 0, "")
+
+
+def refuse(_: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_full_spool_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    room = Room(tmp_path, max_bytes=wire.HEADER_BYTES + 13)
+    room.counters.hit(1, 5)
+    assert run(room.sealer.seal())
+    room.counters.hit(1, 6)
+    assert not run(room.sealer.seal())
+    assert "CLICKMILL_SPOOL_MAX_BYTES" in room.sealer.trouble
+    room.source.spool.trim(1)
+    assert run(room.sealer.seal())
+    assert room.on_disk() == [6]
+
+
+def test_clicks_are_cleared_only_once_they_are_synced(room: Room) -> None:
+    pending: list[int] = []
+
+    def sync(fd: int) -> None:
+        pending.append(room.counters.pending)
+        os.fdatasync(fd)
+
+    room.source.spool.sync = sync
+    room.counters.hit(1, 5)
+    assert run(room.sealer.seal())
+    assert pending == [5]
+
+
+def test_two_at_once_do_not_clear_each_others_epochs(room: Room) -> None:
+    """A stopping worker seals while its loop may be in the middle of sealing too."""
+    syncing, go_on = threading.Event(), threading.Event()
+    pending: list[int] = []
+
+    def slow(fd: int) -> None:
+        syncing.set()
+        go_on.wait(10)
+        pending.append(room.counters.pending)
+
+    room.source.spool.sync = slow
+
+    async def both() -> None:
+        room.counters.hit(1, 5)
+        first = asyncio.create_task(room.sealer.seal())
+        await asyncio.to_thread(syncing.wait, 10)
+        second = asyncio.create_task(room.sealer.seal())
+        await asyncio.sleep(0)
+        room.counters.hit(2, 6)
+        go_on.set()
+        assert await first
+        assert await second
+
+    run(both())
+    assert room.on_disk() == [5, 6]
+    assert pending == [11, 6], "each epoch is still counted in while it is being synced"
+    assert room.source.spool.size == 2 * (wire.HEADER_BYTES + wire.BYTES_PER_PAIR)

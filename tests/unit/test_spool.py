@@ -1,0 +1,246 @@
+"""Frames on disk: every byte cut or flipped, disks that are full or broken, and trimming."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clickmill import wire
+from ingest import spool as spool_module
+from ingest.spool import SEGMENT_FRAMES, Spool, SpoolError, SpoolFullError
+from tests.frames import frame, run_of
+
+BIG = 1 << 30
+
+
+def open_spool(path: Path, max_bytes: int = BIG) -> Spool:
+    return Spool(path / "spool", max_bytes)
+
+
+def clicks_in(spool: Spool) -> dict[int, int]:
+    return {seq: wire.decode(spool.read(seq)).clicks for seq in spool.seqs()}
+
+
+def segments(spool: Spool) -> list[Path]:
+    return sorted(spool.directory.glob("*.frames"))
+
+
+def test_frames_are_there_again_after_a_death(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    assert (spool.first_seq, spool.last_seq, spool.size) == (0, 0, 0)
+    spool.append(run_of(1, 2))
+    spool.append(run_of(3, 3))
+    for held in (spool, open_spool(tmp_path)):
+        assert held.seqs() == [1, 2, 3]
+        assert clicks_in(held) == {1: 1, 2: 2, 3: 3}
+        assert (held.first_seq, held.last_seq, held.last_total) == (1, 3, 6)
+        assert held.size == sum(p.stat().st_size for p in segments(held))
+        assert held.damages == []
+
+
+def test_what_a_dead_process_wrote_is_never_appended_to(tmp_path: Path) -> None:
+    open_spool(tmp_path).append(run_of(1, 1))
+    second = open_spool(tmp_path)
+    second.append(run_of(2, 2))
+    assert len(segments(second)) == 2
+
+
+@pytest.fixture
+def three_frames(tmp_path: Path) -> tuple[Path, bytes]:
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 3))
+    (segment,) = segments(spool)
+    return segment, segment.read_bytes()
+
+
+def only_whole_frames(spool: Spool) -> None:
+    """Whatever is readable is exactly what was written: frame n has n clicks."""
+    assert clicks_in(spool) == {seq: seq for seq in spool.seqs()}
+
+
+def test_every_cut_drops_the_tail_and_says_so(
+    tmp_path: Path, three_frames: tuple[Path, bytes]
+) -> None:
+    segment, data = three_frames
+    size = len(data) // 3
+    for end in range(len(data)):
+        segment.write_bytes(data[:end])
+        spool = open_spool(tmp_path)
+        only_whole_frames(spool)
+        assert spool.seqs() == list(range(1, end // size + 1))
+        if end % size:
+            (damage,) = spool.damages
+            assert damage.torn
+            assert (damage.offset, damage.length) == (end // size * size, end % size)
+            aside = segment.with_name(f"{segment.name}.{damage.offset}.torn")
+            assert aside.read_bytes() == data[end // size * size : end]
+        else:
+            assert spool.damages == []
+
+
+def test_every_flipped_byte_is_set_aside_and_never_counted(
+    tmp_path: Path, three_frames: tuple[Path, bytes]
+) -> None:
+    segment, data = three_frames
+    size = len(data) // 3
+    for at in range(len(data)):
+        for flip in (0xFF, 0x01):
+            damaged = bytearray(data)
+            damaged[at] ^= flip
+            segment.write_bytes(damaged)
+            spool = open_spool(tmp_path)
+            only_whole_frames(spool)
+            hit = at // size + 1
+            assert spool.seqs() == [seq for seq in (1, 2, 3) if seq != hit]
+            (damage,) = spool.damages
+            assert damage.torn == (hit == 3)
+            assert (damage.offset, damage.length) == ((hit - 1) * size, size)
+
+
+def test_noise_in_the_middle_costs_no_frame(
+    tmp_path: Path, three_frames: tuple[Path, bytes]
+) -> None:
+    segment, data = three_frames
+    size = len(data) // 3
+    segment.write_bytes(data[:size] + b"CMF1 noise CMF1" + data[size:])
+    spool = open_spool(tmp_path)
+    assert spool.seqs() == [1, 2, 3]
+    assert [(d.offset, d.length, d.torn) for d in spool.damages] == [(size, 15, False)]
+
+
+def test_a_frame_that_rots_while_it_is_held_is_an_error(
+    tmp_path: Path, three_frames: tuple[Path, bytes]
+) -> None:
+    segment, data = three_frames
+    spool = open_spool(tmp_path)
+    segment.write_bytes(data[:-1] + b"\xff")
+    with pytest.raises(wire.FrameError):
+        spool.read(3)
+    spool.note_loss(3, "rot")
+    assert [(d.length, d.reason) for d in spool.damages] == [(len(data) // 3, "rot")]
+
+
+def broken(number: int) -> Callable[[int], None]:
+    def sync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return sync
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_bytes_that_a_sync_refused_are_never_found_again(tmp_path: Path, number: int) -> None:
+    """They can be read from the page cache for a while, and are gone later."""
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 2))
+    good, spool.sync = spool.sync, broken(number)
+    with pytest.raises(SpoolError, match="can't be written"):
+        spool.append(run_of(3, 4))
+    assert (spool.seqs(), spool.last_seq) == ([1, 2], 2)
+    assert open_spool(tmp_path).seqs() == [1, 2]
+    assert open_spool(tmp_path).damages == []
+    spool.sync = good
+    spool.append(run_of(3, 4))
+    assert len(segments(spool)) == 2, "a file whose sync has failed is not written again"
+    assert clicks_in(open_spool(tmp_path)) == {1: 1, 2: 2, 3: 3, 4: 4}
+
+
+def test_the_first_sync_fails(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    good, spool.sync = spool.sync, broken(errno.EIO)
+    for _ in range(3):
+        with pytest.raises(SpoolError):
+            spool.append(run_of(1, 1))
+    assert segments(spool) == []
+    spool.sync = good
+    spool.append(run_of(1, 1))
+    assert open_spool(tmp_path).seqs() == [1]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A real write that the kernel cuts short, and then refuses (EFBIG)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_write_that_goes_halfway_leaves_nothing(tmp_path: Path) -> None:
+    for cut in range(1, len(wire.encode(run_of(3, 3)[0]))):
+        home = tmp_path / str(cut)
+        home.mkdir()
+        spool = open_spool(home)
+        spool.append(run_of(1, 2))
+        size = spool.size
+        for limit in (size + cut, cut):  # into the open file, and then into a new one
+            with largest_file(limit), pytest.raises(SpoolError):
+                spool.append(run_of(3, 3))
+            again = open_spool(home)
+            assert (again.seqs(), again.damages, again.size) == ([1, 2], [], size)
+        spool.append(run_of(3, 3))
+        assert open_spool(home).seqs() == [1, 2, 3]
+
+
+def test_full_means_nothing_is_written(tmp_path: Path) -> None:
+    one = len(wire.encode(frame(1, {1: 1})))
+    spool = open_spool(tmp_path, max_bytes=3 * one)
+    spool.append(run_of(1, 2))
+    with pytest.raises(SpoolFullError, match="CLICKMILL_SPOOL_MAX_BYTES"):
+        spool.append(run_of(3, 4))
+    assert open_spool(tmp_path).seqs() == [1, 2]
+    spool.append(run_of(3, 3))
+    spool.append(run_of(4, 4), bounded=False)
+    spool.close()
+    spool.trim(4)
+    assert (spool.size, spool.frames) == (0, 0)
+    spool.append(run_of(5, 7))
+
+
+def test_trimming_removes_whole_segments_and_forgets_frames_at_once(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    for seq in range(1, 2 * SEGMENT_FRAMES + 2):
+        spool.append(run_of(seq, seq))
+    assert len(segments(spool)) == 3
+    spool.trim(SEGMENT_FRAMES - 1)
+    assert (len(segments(spool)), spool.first_seq) == (3, SEGMENT_FRAMES)
+    spool.trim(SEGMENT_FRAMES)
+    assert (len(segments(spool)), spool.first_seq) == (2, SEGMENT_FRAMES + 1)
+    last = 2 * SEGMENT_FRAMES + 1
+    spool.trim(last)
+    assert (segments(spool), spool.size, spool.last_seq) == ([], 0, last)
+    spool.append(run_of(last + 1, last + 1))
+    assert open_spool(tmp_path).seqs() == [last + 1]
+
+
+def test_settling_syncs_what_somebody_else_wrote(tmp_path: Path) -> None:
+    """Who wrote it may have died between the write and the sync."""
+    for seq in (1, 2):
+        open_spool(tmp_path).append(run_of(seq, seq))
+    synced: list[int] = []
+    spool = Spool(tmp_path / "spool", BIG, sync=lambda fd: synced.append(os.fstat(fd).st_ino))
+    spool.settle()
+    assert sorted(synced) == sorted(p.stat().st_ino for p in segments(spool))
+    spool.sync = broken(errno.EIO)
+    with pytest.raises(SpoolError, match="made durable"):
+        spool.settle()
+
+
+def test_the_directory_itself_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(spool_module, "sync_directory", synced.append)
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 1))
+    assert synced == [tmp_path, spool.directory]
