@@ -1,0 +1,43 @@
+"""`python -m aggregator`: one aggregator, configured by CLICKMILL_* and `.env`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from aggregator.service import Service
+from clickmill import lifeline
+from clickmill import settings as configuration
+
+
+async def serve(settings: configuration.Settings) -> None:
+    """Run until a signal ends it."""
+    await Service(settings).run()
+
+
+def main() -> None:
+    """Entry of `python -m aggregator`."""
+    lifeline.attach()
+    try:
+        settings = configuration.load()
+    except configuration.SettingsError as error:
+        sys.exit(f"{error}")
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    code = 0
+    try:
+        uvloop.run(serve(settings))
+    except Exception:  # the supervisor starts another; say why this one ends
+        logging.getLogger("clickmill.aggregator").critical("the aggregator broke", exc_info=True)
+        code = 1
+    logging.shutdown()
+    # At once: Granian's threads may still hold connections open.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The shapes of an answer: JSON for programs, CSV for sheets, NDJSON for streams.
+
+Pure. The structs are also what the OpenAPI document is made from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+JSON: Final = "application/json"
+CSV: Final = "text/csv; charset=utf-8"
+NDJSON: Final = "application/x-ndjson"
+FORMATS: Final = ("json", "csv", "ndjson")
+COMPLETE_HEADER: Final = "Clickmill-Complete-Through"
+
+# What a spreadsheet would run as a formula, were it the first character of a cell.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+_COMPLETE = "every click answered before this moment is in the figures; null: not known yet"
+Complete = Annotated[datetime | None, Meta(description=_COMPLETE)]
+Clicks = Annotated[int, Meta(ge=0, description="clicks")]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Clicks of one bucket: its start and its value."""
+
+    ts: datetime
+    v: Clicks
+
+
+class _Span(msgspec.Struct, frozen=True, kw_only=True):
+    tsFrom: datetime  # noqa: N815
+    tsTo: datetime  # noqa: N815
+    Counts: Annotated[int, Meta(ge=0, description="sum of all clicks in the range")]
+
+
+class BannerSeries(msgspec.Struct, frozen=True, kw_only=True):
+    """One banner of several."""
+
+    bannerID: Annotated[int, Meta(ge=0)]  # noqa: N815
+    Counts: Clicks
+    stats: list[Point]
+
+
+class OneBanner(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of one banner over a range."""
+
+    bannerID: Annotated[int, Meta(ge=0)]  # noqa: N815
+    tsFrom: datetime  # noqa: N815
+    tsTo: datetime  # noqa: N815
+    Counts: Annotated[int, Meta(ge=0, description="sum of all clicks in the range")]
+    stats: list[Point]
+    completeThrough: Complete  # noqa: N815
+
+
+class ManyBanners(_Span, frozen=True, kw_only=True):
+    """Statistics of several banners over a range."""
+
+    banners: list[BannerSeries]
+    completeThrough: Complete  # noqa: N815
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """A banner in a top list."""
+
+    bannerID: Annotated[int, Meta(ge=0)]  # noqa: N815
+    name: str | None
+    Counts: Clicks
+
+
+class TopList(_Span, frozen=True, kw_only=True):
+    """The banners with most clicks in a range; Counts is of all banners, not of these alone."""
+
+    top: list[Ranked]
+    completeThrough: Complete  # noqa: N815
+
+
+class Answer(NamedTuple):
+    """An answer as bytes, whoever carries it: HTTP or NATS."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+def points(series: Iterable[tuple[int, int]]) -> list[Point]:
+    """Points of (Unix seconds, clicks) pairs."""
+    return [Point(datetime.fromtimestamp(at, UTC), v) for at, v in series]
+
+
+def fill_zero(series: Sequence[tuple[int, int]], starts: Iterable[int]) -> list[tuple[int, int]]:
+    """The series with a value for each bucket, 0 where there was none."""
+    known = dict(series)
+    return [(start, known.get(start, 0)) for start in starts]
+
+
+def render(answer: OneBanner | ManyBanners | TopList, form: str, name: str) -> Answer:
+    """The answer in one of FORMATS; `name` is the file name of a CSV, without its ending."""
+    if form == "json":
+        return Answer(200, JSON, msgspec.json.encode(answer))
+    headers = {}
+    if answer.completeThrough is not None:
+        headers[COMPLETE_HEADER] = answer.completeThrough.isoformat().replace("+00:00", "Z")
+    fields, rows = _table(answer)
+    if form == "ndjson":
+        lines = [dict(zip(fields, row, strict=True)) for row in rows]
+        return Answer(200, NDJSON, msgspec.json.Encoder().encode_lines(lines), headers)
+    headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return Answer(200, CSV, _csv(fields, rows), headers)
+
+
+def _table(
+    answer: OneBanner | ManyBanners | TopList,
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    if isinstance(answer, TopList):
+        ranked = [(entry.bannerID, entry.name, entry.Counts) for entry in answer.top]
+        return ("bannerID", "name", "Counts"), list(ranked)
+    banners = [answer] if isinstance(answer, OneBanner) else answer.banners
+    rows = [(point.ts, banner.bannerID, point.v) for banner in banners for point in banner.stats]
+    return ("ts", "bannerID", "v"), list(rows)
+
+
+def _csv(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(fields)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return "" if value is None else value

@@ -1,0 +1,203 @@
+"""Asks JetStream for the messages of this aggregator's shards, one pull request after the other.
+
+Why not the client's `fetch`: it stalls after an interruption, and returns nothing for ever once
+its consumer was deleted. A raw request with a short life and a heartbeat can't: whatever goes
+wrong, the next one goes out a second later, and finds out whether the consumer is still there.
+
+One subscription takes all replies. The statuses of a request come to its own subject
+(`<inbox>.<shard>.<number>`), so one that is late can't be taken for that of the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from clickmill import bus, wire
+
+PULL_MESSAGES: Final = 1024
+PULL_BYTES: Final = 4 * 1024 * 1024
+EXPIRES_S: Final = 1.0
+HEARTBEAT_S: Final = 0.5
+GRACE_S: Final = 0.5
+RETRY_S: Final = 0.25
+DROP_TIMEOUT_S: Final = 2.0
+
+_HEARTBEAT: Final = "100"
+_ORDINARY_ENDS: Final = frozenset({"404", "408"})
+_STATUS: Final = "Status"
+_NS: Final = 1_000_000_000
+
+_REQUEST: Final = msgspec.json.encode(
+    {
+        "batch": PULL_MESSAGES,
+        "max_bytes": PULL_BYTES,
+        "expires": int(EXPIRES_S * _NS),
+        "idle_heartbeat": int(HEARTBEAT_S * _NS),
+    }
+)
+
+log = logging.getLogger("clickmill.pull")
+
+
+class _Shard:
+    """The pull of one shard: at most one request under way."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.left = 0
+        self.seen_at = 0.0
+        self.ended = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.trouble = True
+        """Stream and consumer must be looked after; so they must before the first request."""
+        self.stopping = False
+        self.task: asyncio.Task[None] | None = None
+
+    def end(self, trouble: bool = False) -> None:
+        self.trouble = self.trouble or trouble
+        self.ended.set()
+
+
+class Puller:
+    """Pulls any number of shards and hands each message to `receive`, with its shard."""
+
+    def __init__(
+        self, client: Client, receive: Callable[[Msg, int], None], stream_bytes: int
+    ) -> None:
+        """`stream_bytes`: how much a stream may hold that has to be made anew."""
+        self._client, self._receive, self._stream_bytes = client, receive, stream_bytes
+        self._js = client.jetstream(timeout=bus.API_TIMEOUT_S)
+        self._inbox = client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._shards: dict[int, _Shard] = {}
+        self.pending: dict[int, int] = {}
+        """Messages of each shard that the stream still had at the last delivery."""
+        self._stream_checked = -RETRY_S
+        self._stream_lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Subscribe to the replies."""
+        self._subscription = await self._client.subscribe(f"{self._inbox}.>", cb=self._on_message)
+
+    def take(self, shard: int) -> None:
+        """Begin pulling a shard."""
+        state = self._shards[shard] = _Shard()
+        state.task = asyncio.get_running_loop().create_task(self._pull(shard, state))
+
+    async def drop(self, shard: int) -> None:
+        """Stop pulling a shard; returns once no message of it is under way to this process."""
+        state = self._shards.get(shard)
+        if state is None or state.task is None:
+            return
+        state.stopping = True
+        state.room.set()
+        await asyncio.wait([state.task], timeout=DROP_TIMEOUT_S)
+        state.task.cancel()
+        self._shards.pop(shard, None)
+        self.pending.pop(shard, None)
+
+    async def drop_all(self) -> None:
+        """Stop pulling altogether."""
+        await asyncio.gather(*(self.drop(shard) for shard in list(self._shards)))
+
+    @property
+    def in_trouble(self) -> int:
+        """How many shards have no working pull, or none yet."""
+        return sum(state.trouble for state in self._shards.values())
+
+    def hold_back(self, shard: int, full: bool) -> None:
+        """While `full`, no further request goes out for this shard."""
+        state = self._shards.get(shard)
+        if state is not None and not state.stopping:
+            if full:
+                state.room.clear()
+            else:
+                state.room.set()
+
+    # --- one shard ------------------------------------------------------------------------------
+
+    async def _pull(self, shard: int, state: _Shard) -> None:
+        while not state.stopping:
+            try:
+                await state.room.wait()
+                if state.trouble:
+                    await self._mend(shard)
+                    state.trouble = False
+                if not state.stopping:
+                    await self._request(shard, state)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.debug("shard %d: %s", shard, error)
+                state.trouble = True
+            if state.trouble:
+                await asyncio.sleep(RETRY_S)
+
+    async def _request(self, shard: int, state: _Shard) -> None:
+        state.number += 1
+        state.left = PULL_MESSAGES
+        state.ended.clear()
+        state.seen_at = time.monotonic()
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{wire.STREAM}.{bus.consumer_name(shard)}"
+        await self._client.publish(subject, _REQUEST, reply=f"{self._inbox}.{shard}.{state.number}")
+        while not state.ended.is_set():
+            patience = state.seen_at + EXPIRES_S + GRACE_S - time.monotonic()
+            if patience <= 0:
+                state.trouble = True
+                return
+            try:
+                async with asyncio.timeout(patience):
+                    await state.ended.wait()
+            except TimeoutError:
+                continue
+
+    async def _mend(self, shard: int) -> None:
+        """Make stream and consumer where they are missing. Raises where NATS does not answer."""
+        async with self._stream_lock:
+            if time.monotonic() - self._stream_checked > RETRY_S:
+                await bus.ensure_stream(self._js, self._stream_bytes)
+                self._stream_checked = time.monotonic()
+        await bus.ensure_consumer(self._js, shard)
+
+    # --- what comes in --------------------------------------------------------------------------
+
+    async def _on_message(self, message: Msg) -> None:
+        status = message.headers.get(_STATUS) if message.headers and not message.data else None
+        if status is not None and message.subject.startswith(self._inbox):
+            self._on_status(message, status)
+            return
+        shard = _shard_in(message.subject)
+        state = self._shards.get(shard)
+        if state is not None:
+            self.pending[shard] = int(message.reply.rpartition(".")[2])
+            state.seen_at = time.monotonic()
+            state.left -= 1
+            if state.left <= 0:
+                state.end()
+        self._receive(message, max(shard, 0))
+
+    def _on_status(self, message: Msg, status: str) -> None:
+        shard, _, number = message.subject[len(self._inbox) + 1 :].partition(".")
+        state = self._shards.get(int(shard))
+        if state is None or int(number) != state.number:
+            return
+        state.seen_at = time.monotonic()
+        if status == _HEARTBEAT:
+            return
+        full = "MaxBytes" in (message.headers or {}).get("Description", "")
+        state.end(trouble=status not in _ORDINARY_ENDS and not full)
+
+
+def _shard_in(subject: str) -> int:
+    """The shard in clickmill.deltas.<shard>.<source>; -1 where there is none."""
+    part = subject.removeprefix(wire.DELTAS_PREFIX + ".").partition(".")[0]
+    return int(part) if part.isascii() and part.isdigit() and len(part) < 4 else -1

@@ -1,0 +1,63 @@
+"""Whether this aggregator does its work, and if not, why: the facts behind `/readyz`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from nats.aio.client import Client
+
+# The lease session talks to Postgres twice a second.
+POSTGRES_SEEN_WITHIN_S: Final = 3.0
+# A NATS that only restarts is back before this; its shards need not change hands.
+NATS_GRACE_S: Final = 5.0
+
+
+class Readiness:
+    """Facts, set by the service as they become true."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S
+        self._nats_seen_at = -NATS_GRACE_S
+        self.schema = False
+        self.nats: Client | None = None
+        self.shards_in_trouble: Callable[[], int] = lambda: 0
+
+    def postgres_seen(self) -> None:
+        """Postgres has answered just now."""
+        self._postgres_seen_at = self._clock()
+
+    def postgres_lost(self) -> None:
+        """The session with Postgres has broken."""
+        self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S
+
+    @property
+    def postgres_ok(self) -> bool:
+        """Whether Postgres has answered lately."""
+        return self._clock() - self._postgres_seen_at < POSTGRES_SEEN_WITHIN_S
+
+    @property
+    def nats_ok(self) -> bool:
+        """Whether NATS is connected."""
+        return self.nats is not None and self.nats.is_connected
+
+    def can_pull(self) -> bool:
+        """Whether NATS is connected, or was until a moment ago."""
+        now = self._clock()
+        if self.nats_ok:
+            self._nats_seen_at = now
+        return now - self._nats_seen_at < NATS_GRACE_S
+
+    def reason(self) -> str | None:
+        """Why this aggregator is not ready, as a sentence; None while it is."""
+        if not self.schema:
+            return "Postgres has not answered yet: the schema is not applied"
+        if not self.nats_ok:
+            return "NATS can't be reached: clicks wait in the workers' spools"
+        if not self.postgres_ok:
+            return "Postgres can't be reached: clicks wait in NATS and in the workers' spools"
+        if self.shards_in_trouble():
+            return "the stream or its consumers are missing in NATS: they are being made"
+        return None

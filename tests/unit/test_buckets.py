@@ -1,0 +1,174 @@
+"""Steps and zones: buckets as a person would draw them, and a cover that misses no minute."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator import buckets
+from aggregator.refusals import RefusedError
+from aggregator.timerange import MINUTE_S, Range, iso
+
+# Whole hours, half hours, quarters, changes at midnight, by half an hour, a day left out.
+ZONES = [
+    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu",
+    "Australia/Lord_Howe", "America/Sao_Paulo", "Pacific/Apia", "America/St_Johns",
+    "Africa/Cairo", "Africa/Monrovia", "Etc/UTC", "Antarctica/Troll",
+]  # fmt: skip
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def span(since: str, until: str) -> Range:
+    return Range(at(since), at(until))
+
+
+def starts(since: str, until: str, step: str, zone: str = "UTC") -> list[str]:
+    return [iso(s) for s in buckets.starts_of(span(since, until), step, ZoneInfo(zone))]
+
+
+def test_buckets_begin_where_a_clock_says() -> None:
+    assert starts("2024-12-10T12:57", "2024-12-10T13:06", "5m") == [
+        "2024-12-10T12:55:00Z", "2024-12-10T13:00:00Z", "2024-12-10T13:05:00Z",
+    ]  # fmt: skip
+    assert starts("2024-12-10T12:57", "2024-12-10T13:00", "1h") == ["2024-12-10T12:00:00Z"]
+    assert starts("2024-12-10T12:57", "2024-12-10T12:57", "1h") == []
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", "2024-03-31", 23),
+        ("Europe/Berlin", "2024-10-27", 25),
+        ("America/New_York", "2024-03-10", 23),
+        ("America/New_York", "2024-11-03", 25),
+        ("Australia/Lord_Howe", "2024-04-07", 24.5),
+        ("Australia/Lord_Howe", "2024-10-06", 23.5),
+        ("America/Sao_Paulo", "2018-11-04", 23),
+        ("America/Sao_Paulo", "2018-02-17", 25),
+        ("Africa/Cairo", "2024-04-26", 23),
+        ("Africa/Cairo", "2024-10-31", 25),
+        ("Asia/Kolkata", "2024-03-31", 24),
+    ],
+)
+def test_days_have_as_many_hours_as_people_there_live_through(
+    zone: str, day: str, hours: float
+) -> None:
+    noon = datetime.fromisoformat(day).replace(hour=12, tzinfo=ZoneInfo(zone))
+    days = buckets.starts_of(
+        Range(noon - timedelta(days=3), noon + timedelta(days=3)), "1d", ZoneInfo(zone)
+    )
+    begins = max(start for start in days if start <= noon.timestamp())
+    ends = min(start for start in days if start > noon.timestamp())
+    assert (ends - begins) / 3600 == hours
+    assert datetime.fromtimestamp(begins, ZoneInfo(zone)).strftime("%H:%M") in {"00:00", "01:00"}
+
+
+def test_a_day_that_a_zone_left_out_is_no_bucket() -> None:
+    # Apia went from 29 to 31 December 2011 at midnight.
+    zone = ZoneInfo("Pacific/Apia")
+    days = buckets.starts_of(span("2011-12-28T10:00", "2012-01-02T10:00"), "1d", zone)
+    names = [datetime.fromtimestamp(start, zone).strftime("%d") for start in days]
+    assert names == ["28", "29", "31", "01", "02"]
+
+
+def test_hours_of_zones_that_are_half_an_hour_away() -> None:
+    assert starts("2024-12-10T12:00", "2024-12-10T13:00", "1h", "Asia/Kolkata") == [
+        "2024-12-10T11:30:00Z", "2024-12-10T12:30:00Z",
+    ]  # fmt: skip
+    # Where hours are whole, nothing changes.
+    assert starts("2024-12-10T12:10", "2024-12-10T12:50", "1h", "Europe/Berlin") == [
+        "2024-12-10T12:00:00Z"
+    ]
+
+
+spans = st.builds(
+    lambda first, size, spread: Range(first, first + timedelta(minutes=size, seconds=spread)),
+    st.datetimes(datetime(1970, 1, 2), datetime(2037, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.integers(0, 11_000),
+    st.integers(0, 59),
+)
+
+
+@given(spans, st.sampled_from(list(buckets.STEPS)), st.sampled_from(ZONES))
+def test_every_minute_is_read_once_and_falls_into_one_bucket(
+    whole: Range, step: str, name: str
+) -> None:
+    zone = ZoneInfo(name)
+    begins = buckets.starts_of(whole, step, zone)
+    cover = buckets.cover(whole, begins)
+    pieces = sorted([*cover.days, *cover.hours, *cover.minutes])
+    reached = whole.first
+    for left, right in pieces:
+        assert left == reached
+        assert left < right
+        reached = right
+    assert reached == max(whole.end, whole.first)
+    assert begins == sorted(set(begins))
+    if begins:
+        assert begins[0] <= whole.first < whole.end
+        assert begins[-1] < whole.end
+    # What is read from a rollup lies within one bucket, so it can be given to that bucket whole.
+    for size, parts in ((buckets.DAY_S, cover.days), (buckets.HOUR_S, cover.hours)):
+        for left, right in parts:
+            assert left % size == right % size == 0
+            inner = [start for start in begins[1:] if left < start < right]
+            assert all(start % size == 0 for start in inner)
+
+
+@given(spans, st.sampled_from(ZONES))
+def test_a_zones_days_are_its_dates(whole: Range, name: str) -> None:
+    zone = ZoneInfo(name)
+    begins = buckets.starts_of(whole, "1d", zone)
+    for n, start in enumerate(begins[1:], 1):
+        before = datetime.fromtimestamp(start - MINUTE_S, zone)
+        after = datetime.fromtimestamp(start, zone)
+        assert before.date() != after.date(), (n, before, after)
+
+
+def test_too_many_points_names_the_smallest_step_that_fits() -> None:
+    week = span("2024-12-01T00:00", "2024-12-08T00:00")
+    buckets.check_points(week, "1m")
+    for until, step, banners, fits in [
+        ("2024-12-09T00:00", "1m", 1, "step=5m"),
+        ("2025-12-01T00:00", "1m", 1, "step=1h"),
+        ("2030-12-01T00:00", "1h", 1, "step=1d"),
+        ("2024-12-02T00:00", "1m", 100, "step=15m"),
+        ("2099-12-01T00:00", "1m", 1, "no step fits"),
+        ("2024-12-09T00:00", "1d", 2000, "no step fits"),
+    ]:
+        with pytest.raises(RefusedError) as refused:
+            buckets.check_points(span("2024-12-01T00:00", until), step, banners)
+        assert (refused.value.status, refused.value.code) == (400, "too_many_points")
+        assert fits in refused.value.sentence
+
+
+def test_at_the_limit() -> None:
+    first = at("2024-12-01T00:00")
+    buckets.check_points(Range(first, first + timedelta(minutes=buckets.MAX_POINTS)), "1m")
+    with pytest.raises(RefusedError):
+        buckets.check_points(
+            Range(first, first + timedelta(minutes=buckets.MAX_POINTS, seconds=1)), "1m"
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["Mars/Base", "", "../../etc/passwd", "europe/berlin", "Europe", "localtime", "\x00"]
+)
+def test_unknown_zones(name: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        buckets.parse_zone(name)
+    assert refused.value.code == "invalid_tz"
+
+
+def test_steps() -> None:
+    assert buckets.parse_step(None) == "1m"
+    with pytest.raises(RefusedError) as refused:
+        buckets.parse_step("2m")
+    assert refused.value.code == "invalid_step"

@@ -1,0 +1,60 @@
+"""Who takes how many shards: the same answer for all from the same list of locks."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.leases import plan, share
+from aggregator.postgres import LOCK_MEMBERS
+
+SHARDS = 16
+
+
+def test_shares_are_equal_and_add_up() -> None:
+    for members in range(1, 25):
+        pids = list(range(100, 100 + members))
+        shares = [share(pids, me, SHARDS) for me in pids]
+        assert sum(shares) == SHARDS
+        assert max(shares) - min(shares) <= 1
+
+
+def test_who_is_no_member_gets_nothing() -> None:
+    assert share([1, 2], 3, SHARDS) == 0
+    assert plan([(1, LOCK_MEMBERS), (1, 0)], 3).take == []
+
+
+def test_the_only_member_takes_all() -> None:
+    todo = plan([(7, LOCK_MEMBERS)], 7)
+    assert (sorted(todo.take), todo.give) == (list(range(SHARDS)), 0)
+
+
+def test_a_newcomer_waits_until_the_other_gives() -> None:
+    locks = [(1, LOCK_MEMBERS), (2, LOCK_MEMBERS)] + [(1, n) for n in range(SHARDS)]
+    assert plan(locks, 1) == ([], 8)
+    assert plan(locks, 2) == ([], 0)
+
+
+@given(st.lists(st.sets(st.integers(1, 6), min_size=1), min_size=1, max_size=12), st.randoms())
+def test_whoever_comes_and_goes_the_shares_settle(
+    generations: list[set[int]], chance: Random
+) -> None:
+    held: dict[int, int] = {}
+    for members in generations:
+        held = {shard: pid for shard, pid in held.items() if pid in members}
+        for _ in range(3):
+            order = list(members)
+            chance.shuffle(order)
+            for me in order:
+                locks = [(m, LOCK_MEMBERS) for m in members]
+                todo = plan(locks + [(pid, shard) for shard, pid in held.items()], me)
+                mine = [shard for shard, pid in held.items() if pid == me]
+                for shard in mine[: todo.give]:
+                    del held[shard]
+                for shard in todo.take:
+                    held.setdefault(shard, me)
+        counts = [list(held.values()).count(m) for m in members]
+        assert sum(counts) == SHARDS
+        assert max(counts) - min(counts) <= 1

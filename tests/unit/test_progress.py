@@ -1,0 +1,154 @@
+"""completeThrough and silent sources, on a clock that the test turns.
+
+seconds      0    1    2    3
+source a     ----S1---S2-------    S: sealed and committed
+source b     ----S1------------    b holds the figures back at 1 s
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from aggregator.fold import Mark
+from aggregator.progress import SECOND, SILENT_AFTER, Progress
+from clickmill.wire import Committed, SourceStatus
+
+START = 1_800_000_000 * SECOND
+A, B = uuid4(), uuid4()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(START // SECOND + seconds, UTC)
+
+
+def ns(seconds: float) -> int:
+    return START + int(seconds * SECOND)
+
+
+def begin() -> tuple[Progress, Clock]:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.reload({}, anew=True)
+    return progress, clock
+
+
+def test_nothing_is_known_before_the_table_was_read() -> None:
+    progress = Progress(Clock())
+    progress.committed({A: Mark(1, 1, ns(0))})
+    assert progress.complete_through() is None
+    assert progress.freshness_seconds() is None
+    assert progress.mark_of(A) is None
+
+
+def test_without_sources_all_is_complete() -> None:
+    progress, _ = begin()
+    assert progress.complete_through() == at(0)
+
+
+def test_the_slowest_open_source_decides() -> None:
+    progress, clock = begin()
+    clock.now = ns(3)
+    progress.committed({A: Mark(2, 2, ns(2)), B: Mark(1, 1, ns(1))})
+    assert progress.complete_through() == at(1)
+    assert progress.freshness_seconds() == 2
+    assert progress.sources_live == 2
+
+
+def test_a_closed_source_holds_nothing_back() -> None:
+    progress, clock = begin()
+    clock.now = ns(3)
+    progress.committed({A: Mark(2, 2, ns(2)), B: Mark(1, 1, ns(1))})
+    progress.committed({B: Mark(2, 1, ns(1), closed=True)})
+    assert progress.complete_through() == at(2)
+
+
+def test_an_idle_source_goes_on_by_its_signs_of_life() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.committed({A: Mark(3, 3, ns(1))})
+    progress.heard(SourceStatus(A, 3, ns(4)))
+    assert progress.complete_through() == at(4)
+
+
+def test_a_sign_of_life_counts_only_once_its_frames_are_in() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.committed({A: Mark(3, 3, ns(1))})
+    progress.heard(SourceStatus(A, 4, ns(4)))
+    assert progress.complete_through() == at(1)
+    clock.now = ns(6)
+    progress.committed({A: Mark(4, 4, ns(2))})
+    assert progress.complete_through() == at(4)
+
+
+def test_a_worker_that_has_sealed_nothing_yet_is_known_by_its_hello() -> None:
+    progress, clock = begin()
+    progress.heard(SourceStatus(A, 0, ns(0)))
+    clock.now = ns(2)
+    assert progress.complete_through() == at(0)
+    progress.reload({}, anew=False)
+    assert progress.complete_through() == at(0), "the table knows nothing of it, and keeps quiet"
+
+
+def test_a_worker_that_goes_without_a_click_is_forgotten() -> None:
+    progress, clock = begin()
+    progress.heard(SourceStatus(A, 0, ns(0)))
+    clock.now = ns(2)
+    progress.heard(SourceStatus(A, 0, ns(0), closed=True))
+    assert progress.complete_through() == at(2)
+
+
+def test_clocks_ahead_of_ours_do_not_promise_the_future() -> None:
+    progress, clock = begin()
+    clock.now = ns(1)
+    progress.committed({A: Mark(1, 1, ns(10**6))})
+    progress.heard(SourceStatus(A, 1, ns(10**6)))
+    assert progress.complete_through() == at(1)
+
+
+def test_a_clock_before_1970_is_no_trouble() -> None:
+    progress, clock = begin()
+    clock.now = ns(1)
+    progress.committed({A: Mark(1, 1, -(2**62))})
+    assert progress.complete_through() is not None
+
+
+def test_a_silent_source_is_reported_and_holds_back() -> None:
+    progress, clock = begin()
+    progress.committed({A: Mark(1, 1, ns(0)), B: Mark(1, 1, ns(0))})
+    clock.now = START + SILENT_AFTER + SECOND
+    progress.heard(SourceStatus(B, 1, clock.now))
+    (silent,) = progress.silent_sources()
+    assert (silent.source, silent.last_heard, silent.complete_through) == (A, at(0), at(0))
+    assert (progress.sources_live, progress.sources_silent) == (1, 1)
+    assert progress.complete_through() == at(0)
+    progress.heard(SourceStatus(A, 1, clock.now))
+    assert not progress.silent_sources()
+
+
+def test_marks_that_went_back_are_believed_on_a_new_session_only() -> None:
+    progress, _ = begin()
+    progress.committed({A: Mark(9, 9, ns(0))})
+    older = {A: (Mark(4, 4, ns(0)), START)}
+    progress.reload(older, anew=False)
+    assert progress.mark_of(A) == Committed(9, 9)
+    progress.reload(older, anew=True)
+    assert progress.mark_of(A) == Committed(4, 4)
+
+
+def test_a_source_closed_elsewhere_is_dropped_with_the_next_reading() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.committed({A: Mark(1, 1, ns(1)), B: Mark(1, 1, ns(4))})
+    progress.reload({B: (Mark(1, 1, ns(4)), START)}, anew=False)
+    assert progress.complete_through() == at(4)
+    assert progress.mark_of(A) is None

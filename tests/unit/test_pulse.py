@@ -1,0 +1,79 @@
+"""The arithmetic of the live figures, drawn as looks at the minutes."""
+
+from __future__ import annotations
+
+from aggregator.pulse import HISTORY_MINUTES, Pipeline, Pulse, increases
+from aggregator.queries import Recent
+
+PIPELINE = Pipeline(None, None, 0, 0)
+M = 60
+
+
+def seen(**minutes: dict[int, int]) -> Recent:
+    """`m0={17: 3}`: in minute 0 banner 17 has 3 clicks."""
+    banners = {
+        (banner, int(name[1:]) * M): n for name, by in minutes.items() for banner, n in by.items()
+    }
+    totals: dict[int, int] = {}
+    for (_, minute), n in banners.items():
+        totals[minute] = totals.get(minute, 0) + n
+    return Recent(totals, banners)
+
+
+def test_what_came_between_two_looks() -> None:
+    before = seen(m0={1: 5}, m1={1: 2, 2: 1})
+    #  minute 0 left the window, minute 1 grew, minute 2 began
+    after = seen(m1={1: 4, 2: 1}, m2={3: 7})
+    assert increases(before, after) == (9, {1: 2, 3: 7})
+    assert increases(after, after) == (0, {})
+
+
+def test_a_click_shows_at_once_and_its_rate_fades() -> None:
+    pulse = Pulse()
+    pulse.look(0, seen(m0={17: 10}))
+    assert pulse.clicks == 0
+    assert pulse.beat(1_000, PIPELINE).banners == {}
+    pulse.sent(1_000)
+    pulse.look(1, seen(m0={17: 16}))
+    beat = pulse.beat(1_001, PIPELINE)
+    assert (beat.clicks, beat.clicksPerSecond, beat.banners) == (6, 6, {"17": 6})
+    pulse.sent(1_001)
+    pulse.look(2, seen(m0={17: 16}))
+    beat = pulse.beat(1_002, PIPELINE)
+    assert (beat.clicks, beat.clicksPerSecond) == (0, 3)
+    pulse.sent(1_002)
+    for second in (3, 4, 5):
+        pulse.look(second, seen(m0={17: 16}))
+    assert pulse.beat(1_005, PIPELINE).clicksPerSecond == 0
+    assert [round(rate) for _, rate in pulse.hello(1_005, PIPELINE).seconds] == [6, 3]
+
+
+def test_looks_without_a_beat_add_up_in_the_next() -> None:
+    pulse = Pulse()
+    pulse.look(0, seen(m0={1: 1}))
+    pulse.sent(0)
+    pulse.look(0.25, seen(m0={1: 2}))
+    pulse.look(0.5, seen(m0={1: 4}))
+    assert pulse.clicks == 3
+
+
+def test_after_a_rest_nothing_old_counts_as_new() -> None:
+    pulse = Pulse()
+    pulse.look(0, seen(m0={1: 1}))
+    pulse.sent(0)
+    pulse.rest()
+    pulse.look(500, seen(m9={1: 100}))
+    assert (pulse.clicks, pulse.beat(9 * M, PIPELINE).clicksPerSecond) == (0, 0)
+
+
+def test_the_history_of_minutes_is_kept_current_and_bounded() -> None:
+    pulse = Pulse()
+    assert pulse.needs_minutes(6_000)
+    pulse.minutes_were({n * M: 1 for n in range(70, 101)}, 6_000)
+    assert not pulse.needs_minutes(6_030)
+    pulse.look(0, seen(m100={1: 9}, m101={1: 2}))
+    pulse.beat(6_060, PIPELINE)
+    minutes = dict(pulse.hello(6_060, PIPELINE).minutes)
+    assert (minutes[100 * M], minutes[101 * M]) == (9, 2)
+    assert len(minutes) <= HISTORY_MINUTES + 2
+    assert pulse.needs_minutes(6_060 + 300)

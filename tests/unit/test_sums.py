@@ -1,0 +1,63 @@
+"""The NumPy sums against a plain dictionary, over all three ways they may be made."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator import sums
+from tests.fakes import FakeSource
+
+big = st.integers(0, 2**50)
+pairs = st.lists(
+    st.tuples(st.integers(-(2**40), 2**40), st.integers(0, 2**31 - 1), big), max_size=50
+)
+near = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9)), max_size=50)
+
+
+def as_columns(drawn: list[tuple[int, int, int]]) -> list[np.ndarray]:
+    return [np.array([row[n] for row in drawn], dtype=np.int64) for n in range(3)]
+
+
+@given(st.one_of(pairs, near))
+def test_grouping_equals_a_dictionary(drawn: list[tuple[int, int, int]]) -> None:
+    plain: Counter[tuple[int, int]] = Counter()
+    for when, banner, n in drawn:
+        plain[when, banner] += n
+    rows = sums._grouped(*as_columns(drawn))
+    got = {(w, b): n for w, b, n in zip(*(c.tolist() for c in rows), strict=True)}
+    assert got == {key: n for key, n in plain.items() if n}
+    assert list(got) == sorted(got), "sorted by (when, banner)"
+
+
+@given(near, st.sampled_from([1, 2, 60]))
+def test_coarser_rows_hold_the_same_clicks(drawn: list[tuple[int, int, int]], size: int) -> None:
+    rows = sums._grouped(*as_columns(drawn))
+    coarse = rows.by(size)
+    assert coarse.clicks.sum() == rows.clicks.sum()
+    assert set((coarse.when % size).tolist()) <= {0}
+
+
+def test_each_frames_clicks_are_its_own() -> None:
+    a = FakeSource()
+    frames = [a.frame({1: 5, 2: 6}), a.frame({}), a.frame({3: 2**40}), a.frame({})]
+    assert sums.clicks_of_each(sums.gather(frames)) == [11, 0, 2**40, 0]
+
+
+@pytest.mark.parametrize("total", [2**53 - 1, 2**53, 2**53 + 1, 2**60 + 1])
+def test_around_the_limit_of_floats_every_click_counts(total: int) -> None:
+    rows = sums._grouped(
+        np.zeros(2, dtype=np.int64), np.full(2, 7), np.array([total - 1, 1], dtype=np.int64)
+    )
+    assert rows.clicks.tolist() == [total]
+
+
+def test_frames_without_pairs_make_no_rows() -> None:
+    a = FakeSource()
+    rows = sums.sum_by_minute(sums.gather([a.frame({})]), np.array([5]))
+    assert len(rows.when) == 0
+    assert len(rows.by(60).when) == 0
