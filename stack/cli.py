@@ -1,0 +1,105 @@
+"""The command `clickmill`: up, ingest, aggregator, doctor, top.
+
+Exit codes: 0 after a stop by signal, 1 when something is in the way (one sentence says what and
+what to do), 2 when a setting or an option is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from clickmill import settings as settings_module
+from clickmill.settings import Settings, SettingsError
+from stack.errors import StackError
+from stack.logs import Log
+
+COMMANDS: Final = {
+    "up": "the whole system on this machine",
+    "ingest": "ingest workers alone, for one of many machines",
+    "aggregator": "an aggregator alone; any number may run",
+    "doctor": "checks the settings, NATS and Postgres, and says what to do",
+    "top": "rates, latency, backlog and top banners of a running system, each second",
+}
+WRONG_SETTING: Final = 2
+IN_THE_WAY: Final = 1
+NEEDED: Final = {"ingest": ("nats_url",), "aggregator": ("nats_url", "postgres_dsn")}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code."""
+    arguments = vars(_parser().parse_args(argv))
+    command: str = arguments.pop("command")
+    once: bool = arguments.pop("once", False)
+    try:
+        settings = settings_module.load(arguments)
+        _check_needed(command, settings)
+        names = [*os.environ, *settings_module.read_dotenv(Path(".env"))]
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return WRONG_SETTING
+    for sentence in settings_module.unknown(names):
+        print(f"warning: {sentence}", file=sys.stderr)
+    if command == "top":
+        return _top(settings, once)
+    return _doctor(settings) if command == "doctor" else _run(command, settings)
+
+
+def _run(command: str, settings: Settings) -> int:
+    from stack.run import run  # what a wrong setting need not wait for
+
+    log = Log()
+    try:
+        run(command, settings, log)
+    except StackError as error:
+        log.close()
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        log.close()
+    return 0
+
+
+def _doctor(settings: Settings) -> int:
+    from stack.doctor import examine
+
+    return IN_THE_WAY if examine(settings) else 0
+
+
+def _top(settings: Settings, once: bool) -> int:
+    from stack.top import watch
+
+    return 0 if watch(settings, once) else IN_THE_WAY
+
+
+def _check_needed(command: str, settings: Settings) -> None:
+    for field in settings_module.FIELDS:
+        if field.name in NEEDED.get(command, ()) and not getattr(settings, field.name):
+            raise SettingsError(
+                f"{field.env} is not given: `clickmill {command}` starts no server of its own, "
+                f"so it must be {field.allowed}."
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clickmill",
+        description="Counts clicks on banners and serves them as per-minute statistics.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text in COMMANDS.items():
+        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        settings_module.add_flags(sub)
+        if name == "top":
+            sub.add_argument("--once", action="store_true", help="print one view, and end")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

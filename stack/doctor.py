@@ -1,0 +1,159 @@
+"""`clickmill doctor`: looks at everything that a running system needs, and says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import nats.errors
+import psycopg
+
+from clickmill import bus, wire
+from clickmill.settings import Settings
+from stack import embedded, http, lock, plan
+from stack.errors import PortTakenError, StackError
+from stack.ports import check_free
+
+REACH_SECONDS: Final = 3
+LEAST_FREE_BYTES: Final = 1 << 30
+LEAST_POSTGRES: Final = 160000
+TABLES: Final = ("banner_minute", "banner", "source", "quarantine")
+
+
+class Finding(RuntimeError):  # noqa: N818  # it is what a doctor has
+    """Something is wrong; the text says what, and what to do."""
+
+
+def examine(settings: Settings) -> int:
+    """Runs every check and prints a line for each; the number of those that failed."""
+    logging.getLogger("clickmill").addHandler(logging.NullHandler())  # the findings say it all
+    return asyncio.run(_examine(settings))
+
+
+async def _examine(settings: Settings) -> int:
+    failed = 0
+    for name, check in _CHECKS.items():
+        try:
+            print(f"ok     {name}: {await check(settings)}")
+        except (Finding, StackError) as finding:
+            print(f"wrong  {name}: {finding}")
+            failed += 1
+    print("Everything is well." if not failed else f"{failed} to mend.", file=sys.stdout)
+    return failed
+
+
+async def _programs(_: Settings) -> str:
+    plan.check_extensions()
+    return f"Python {platform.python_version()}, the compiled modules are there"
+
+
+async def _settings(settings: Settings) -> str:
+    return f"{settings.worker_count} workers, banner IDs up to {settings.max_banner_id}"
+
+
+async def _data_dir(settings: Settings) -> str:
+    path = Path(settings.data_dir).resolve()
+    place = path if path.exists() else path.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise Finding(f"{place} can't be written to: change its owner, or take another --data-dir.")
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES:
+        raise Finding(f"{place} has {free >> 20} MiB left: make room, or take another --data-dir.")
+    return f"{path}, {free >> 30} GiB free"
+
+
+async def _nats(settings: Settings) -> str:
+    url = settings.nats_url or _embedded_address(settings, "nats", "--nats-url")
+    try:
+        client = await asyncio.wait_for(bus.connect(url, "clickmill-doctor"), REACH_SECONDS)
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise Finding(
+            f"can't be reached ({_words(error)}): start it, or mend --nats-url."
+        ) from error
+    try:
+        account = await client.jetstream(timeout=REACH_SECONDS).account_info()
+        names = await client.jetstream(timeout=REACH_SECONDS).streams_info()
+    except (TimeoutError, nats.errors.Error) as error:
+        raise Finding(f"has no JetStream ({_words(error)}): start it with JetStream on.") from error
+    finally:
+        await client.close()
+    there = any(info.config.name == wire.STREAM for info in names)
+    stream = (
+        f"stream {wire.STREAM} is there" if there else "no stream yet: the first start makes it"
+    )
+    return f"JetStream holds {account.storage >> 20} MiB, {stream}"
+
+
+async def _postgres(settings: Settings) -> str:
+    dsn = settings.postgres_dsn or _embedded_address(settings, "postgres", "--postgres-dsn")
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            dsn, connect_timeout=REACH_SECONDS, autocommit=True
+        ) as connection:
+            found = await connection.execute(
+                "SELECT count(*) FROM pg_tables WHERE tablename = ANY (%s)", [list(TABLES)]
+            )
+            row = await found.fetchone()
+            version = connection.info.server_version
+    except psycopg.Error as error:
+        raise Finding(
+            f"can't be reached ({_words(error)}): start it, or mend --postgres-dsn."
+        ) from error
+    if version < LEAST_POSTGRES:
+        raise Finding(f"is version {version // 10000}: 16 or newer is needed.")
+    tables = "the tables are there" if row == (len(TABLES),) else "the tables come with a start"
+    return f"version {version // 10000}, {tables}"
+
+
+async def _ports(settings: Settings) -> str:
+    said = []
+    for port, flag in ((settings.port, "--port"), (settings.stats_port, "--stats-port")):
+        try:
+            check_free(settings.host, port, flag)
+            said.append(f"{port} is free")
+        except PortTakenError as taken:
+            answer = await http.get(settings.host, port, "/readyz")
+            if answer.status == 503:
+                raise Finding(f"{port} is not ready: {answer.text}") from taken
+            if answer.status != 200:
+                raise Finding(str(taken)) from taken
+            said.append(f"{port} is ready")
+    return ", ".join(said)
+
+
+def _embedded_address(settings: Settings, name: str, flag: str) -> str:
+    data_dir = Path(settings.data_dir)
+    address = embedded.noted(data_dir, name).get("address")
+    if not address:
+        raise Finding(f"none is given and none has run here: start `clickmill up`, or give {flag}.")
+    if not _is_running(data_dir):
+        raise Finding("its embedded server is not running: start `clickmill up`.")
+    return str(address)
+
+
+def _is_running(data_dir: Path) -> bool:
+    pid = lock.holder(data_dir)
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {REACH_SECONDS} s"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_CHECKS: Final[dict[str, Callable[[Settings], Awaitable[str]]]] = {
+    "programs": _programs,
+    "settings": _settings,
+    "data directory": _data_dir,
+    "NATS": _nats,
+    "Postgres": _postgres,
+    "ports": _ports,
+}

@@ -1,0 +1,27 @@
+"""What goes wrong at start, as one sentence that says what to do. The text is the message."""
+
+from __future__ import annotations
+
+
+class StackError(RuntimeError):
+    """The system can't start or go on. Trying again without a change won't help."""
+
+
+class PortTakenError(StackError):
+    """Another program listens on the port."""
+
+    def __init__(self, host: str, port: int, flag: str) -> None:
+        super().__init__(
+            f"Port {port} on {host} is taken by another program: stop that program, "
+            f"or choose another port with {flag}."
+        )
+
+
+class DataDirInUseError(StackError):
+    """A second supervisor on the same data directory."""
+
+    def __init__(self, data_dir: object, pid: str) -> None:
+        super().__init__(
+            f"Clickmill is running on {data_dir} already, as process {pid}: "
+            f"stop it first (kill {pid}), or choose another directory with --data-dir."
+        )

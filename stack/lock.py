@@ -1,0 +1,36 @@
+"""One supervisor with embedded servers for each data directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from stack.embedded import private_dir
+from stack.errors import DataDirInUseError
+
+NAME: Final = "up.lock"
+_held: Final[list[int]] = []  # open until this process ends, however it ends
+
+
+def take(data_dir: Path) -> None:
+    """Takes the directory for this process; DataDirInUseError with the holder's number."""
+    path = private_dir(data_dir) / NAME
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise DataDirInUseError(data_dir, holder(data_dir) or "unknown") from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    _held.append(fd)
+
+
+def holder(data_dir: Path) -> str:
+    """The process number in the lock file; empty if there is none."""
+    try:
+        return (data_dir / NAME).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,138 @@
+"""One stream of lines out of many processes: each with its name in front, in its own colour.
+
+The lines are written by a thread of their own, from a bounded queue: a terminal that is held
+up (Ctrl-S, a full pipe) must never hold up the supervisor, nor, through their pipes, a worker.
+Lines that find the queue full are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TextIO
+
+QUEUE_LINES: Final = 10_000
+LINE_CHARS: Final = 4096
+KEPT_LINES: Final = 20
+CLOSE_SECONDS: Final = 1.0
+NAME_WIDTH: Final = 10
+US: Final = "clickmill"
+_COLOURS: Final = (36, 33, 35, 32, 34, 96, 93, 95)
+_STOP: Final = object()
+
+
+class Log:
+    """Where every line of the system goes. `say` is our own voice."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._coloured = self._out.isatty() and "NO_COLOR" not in os.environ
+        self._lines: queue.Queue[object] = queue.Queue(QUEUE_LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def say(self, text: str) -> None:
+        """Says something ourselves."""
+        for line in text.splitlines():
+            self.line(US, line)
+
+    def line(self, name: str, text: str) -> None:
+        """Passes on a line of the named process. Never blocks."""
+        self._put(self._prefix(name) + text)
+
+    def plain(self, text: str) -> None:
+        """Says something without a name in front, such as the addresses at the end."""
+        for line in text.splitlines():
+            self._put(line)
+
+    def close(self) -> None:
+        """Writes what is left, for a second at most."""
+        try:
+            self._lines.put(_STOP, timeout=CLOSE_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(CLOSE_SECONDS)
+
+    def _put(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def _prefix(self, name: str) -> str:
+        label = f"{name:<{NAME_WIDTH}} | "
+        if not self._coloured:
+            return label
+        colour = 1 if name == US else _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
+        return f"\x1b[{colour}m{label}\x1b[0m"
+
+    def _write(self) -> None:
+        while (item := self._lines.get()) is not _STOP:
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                item = f"{item}\n{self._prefix(US)}{dropped} lines were dropped: output is held up"
+            try:
+                self._out.write(f"{item}\n")
+                if self._lines.empty():
+                    self._out.flush()
+            except (OSError, ValueError):
+                continue  # The reader has gone; the system goes on without one.
+        try:
+            self._out.flush()
+        except (OSError, ValueError):
+            return
+
+
+class LineSplitter:
+    """Bytes in, lines out, whatever the pieces. A line is cut at LINE_CHARS."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that these bytes complete."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_CHARS:
+            whole, self._rest = [*whole, self._rest], b""
+        return [_text(line) for line in whole]
+
+    def end(self) -> list[str]:
+        """The last line, if it has no line break."""
+        rest, self._rest = self._rest, b""
+        return [_text(rest)] if rest else []
+
+
+def _text(line: bytes) -> str:
+    text = line[:LINE_CHARS].decode("utf-8", "replace").rstrip("\r")
+    # A child's bytes must not steer the terminal.
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
+
+
+class ChildLog:
+    """The lines of one child: most pass, dull ones are only kept, for the case of its death."""
+
+    def __init__(self, log: Log, name: str, is_dull: Callable[[str], bool] | None = None) -> None:
+        self._log = log
+        self._name = name
+        self._is_dull = is_dull or (lambda _: False)
+        self._splitter = LineSplitter()
+        self._kept: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def feed(self, data: bytes) -> None:
+        """Takes what the child has written; nothing at all means that it has ended."""
+        for line in self._splitter.feed(data) if data else self._splitter.end():
+            if self._is_dull(line):
+                self._kept.append(line)
+            else:
+                self._log.line(self._name, line)
+
+    def tell_kept(self) -> None:
+        """Shows the last dull lines after all: the child has failed and they may say why."""
+        while self._kept:
+            self._log.line(self._name, self._kept.popleft())

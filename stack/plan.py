@@ -1,0 +1,117 @@
+"""What runs for which command: settings in, groups of children out. No process starts here."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from clickmill.fields import PREFIX
+from clickmill.settings import Settings
+from stack import embedded, embedded_nats, embedded_postgres
+from stack.child import Spec
+from stack.embedded import Server
+from stack.errors import StackError
+from stack.supervisor import Group
+
+RECOVERY_SECONDS: Final = 600.0  # how long an embedded server may take to read its own log
+SERVER_TRIES: Final = 3
+SERVER_STOP_SECONDS: Final = 20.0
+DULL_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")
+LOUD_POSTGRES: Final = ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:")
+
+
+def check_extensions() -> None:
+    """Raises StackError if a compiled module is missing; each has its face in a .pyi."""
+    spec = importlib.util.find_spec("ingest")
+    if spec is None or spec.origin is None:
+        raise StackError("The package `ingest` is missing: install it with `make install`.")
+    for face in sorted(Path(spec.origin).parent.glob("_*.pyi")):
+        if importlib.util.find_spec(f"ingest.{face.stem}") is None:
+            raise StackError(
+                f"The compiled module ingest.{face.stem} is missing: build it with `make build`."
+            )
+
+
+def with_embedded(settings: Settings) -> tuple[Settings, list[Server]]:
+    """Prepares a server for each address that is not given; the settings with the addresses."""
+    data_dir, servers = Path(settings.data_dir), []
+    if not settings.nats_url:
+        servers.append(embedded_nats.prepare(data_dir, settings.nats_max_bytes))
+        settings = msgspec.structs.replace(settings, nats_url=servers[-1].address)
+    if not settings.postgres_dsn:
+        servers.append(embedded_postgres.prepare(data_dir))
+        settings = msgspec.structs.replace(settings, postgres_dsn=servers[-1].address)
+    for server in servers:
+        facts: dict[str, object] = {"port": server.port, "address": server.address}
+        embedded.note(data_dir, server.name, facts)
+    return settings, servers
+
+
+def groups(command: str, settings: Settings, servers: list[Server]) -> list[Group]:
+    """The groups of `up`, `ingest` or `aggregator`, in the order of their start."""
+    ours = child_env(settings)
+    ingest = Group(
+        tuple(
+            python_spec(f"ingest-{number}", "ingest", ours, settings)
+            for number in range(1, settings.worker_count + 1)
+        ),
+        reload=True,
+    )
+    aggregator = Group((python_spec("aggregator", "aggregator", ours, settings),))
+    if command == "ingest":
+        return [ingest]
+    if command == "aggregator":
+        return [aggregator]
+    embedded_group = Group(tuple(server_spec(server, settings) for server in servers), wait=True)
+    return [embedded_group, aggregator, ingest]
+
+
+def child_env(settings: Settings) -> dict[str, str]:
+    """The environment of our own children: ours, with these settings and no others."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    return inherited | settings.to_env() | {"PYTHONUNBUFFERED": "1"}
+
+
+def python_spec(name: str, module: str, env: dict[str, str], settings: Settings) -> Spec:
+    """A child that is one of our packages. -P: a folder of that name here must not win."""
+    argv = (sys.executable, "-P", "-m", module)
+    return Spec(name=name, argv=argv, env=env, stop_seconds=settings.stop_timeout)
+
+
+def server_spec(server: Server, settings: Settings) -> Spec:
+    """A child that is an embedded server."""
+    module = embedded_nats if server.name == embedded_nats.NAME else embedded_postgres
+    dull = _dull_nats if server.name == embedded_nats.NAME else _dull_postgres
+    options = server.popen_options()
+    return Spec(
+        name=server.name,
+        argv=server.argv,
+        env=options.pop("env"),
+        stop_seconds=SERVER_STOP_SECONDS,
+        options=options,
+        probe=functools.partial(module.is_ready, server),
+        ready_within=RECOVERY_SECONDS,
+        tries=SERVER_TRIES,
+        stop_signal=server.stop_signal,
+        hurry_signal=server.death_signal,
+        is_dull=_unless_debugging(settings, dull),
+    )
+
+
+def _unless_debugging(settings: Settings, dull: Callable[[str], bool]) -> Callable[[str], bool]:
+    return (lambda _: False) if settings.log_level == "debug" else dull
+
+
+def _dull_nats(line: str) -> bool:
+    return any(mark in line for mark in DULL_NATS)
+
+
+def _dull_postgres(line: str) -> bool:
+    return not line.startswith(LOUD_POSTGRES) or "the database system is starting up" in line

@@ -1,0 +1,126 @@
+"""`clickmill up`, `ingest` and `aggregator`: from settings to a system that is ready, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from clickmill.settings import Settings
+from stack import embedded, http, lock, plan
+from stack.errors import PortTakenError
+from stack.logs import Log
+from stack.ports import check_free
+from stack.supervisor import Supervisor
+
+PORT_WAIT_SECONDS: Final = 3.0  # workers of a killed supervisor are on their way out
+READY_POLL_SECONDS: Final = 0.05
+TELL_SECONDS: Final = 5.0
+
+
+def run(command: str, settings: Settings, log: Log) -> None:
+    """Runs the command until a signal; StackError with one sentence if it can't."""
+    early = EarlySignals()
+    settings = msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).resolve()))
+    plan.check_extensions()
+    faces = _faces(command, settings)
+    if command == "up":
+        lock.take(Path(settings.data_dir))  # first: "running already" says more than "port taken"
+    for port, flag in faces.items():
+        _wait_free(settings.host, port, flag)
+    _allow_many_files()
+    servers: list[embedded.Server] = []
+    if command == "up":
+        settings, servers = plan.with_embedded(settings)
+    supervisor = Supervisor(
+        plan.groups(command, settings, servers),
+        log,
+        note=functools.partial(_note, command, settings),
+        when_started=functools.partial(_tell_when_ready, command, settings, list(faces), log),
+    )
+    asyncio.run(supervisor.run(stop_now=lambda: early.stop))
+    log.say("Stopped.")
+
+
+class EarlySignals:
+    """Signals before the supervisor listens: a stop breaks off what is under way.
+
+    It is noted as well, since the exception may strike where Python drops it (while forking).
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler: children would inherit SIG_IGN
+
+    def _on_stop(self, number: int, frame: object) -> None:
+        self.stop = True
+        raise KeyboardInterrupt
+
+
+def _faces(command: str, settings: Settings) -> dict[int, str]:
+    """The ports that this command opens, and the option that changes each."""
+    ingest, stats = {settings.port: "--port"}, {settings.stats_port: "--stats-port"}
+    return {"up": ingest | stats, "ingest": ingest, "aggregator": stats}[command]
+
+
+def _wait_free(host: str, port: int, flag: str) -> None:
+    deadline = time.monotonic() + PORT_WAIT_SECONDS
+    while True:
+        try:
+            return check_free(host, port, flag)
+        except PortTakenError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(READY_POLL_SECONDS)
+
+
+def _allow_many_files() -> None:
+    """Every connection is an open file: take as many as the system gives."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _note(command: str, settings: Settings, children: dict[str, int]) -> None:
+    facts: dict[str, object] = {
+        "pid": os.getpid(),
+        "host": settings.host,
+        "port": settings.port,
+        "stats_port": settings.stats_port,
+        "children": children,
+    }
+    embedded.note(Path(settings.data_dir), command, facts)
+
+
+async def _tell_when_ready(command: str, settings: Settings, ports: list[int], log: Log) -> None:
+    """Prints the addresses once every port answers 200 to /readyz, and the reason until then."""
+    told = time.monotonic()
+    for port in ports:
+        while (answer := await http.get(settings.host, port, "/readyz")).status != 200:
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                log.say(f"Not ready yet: port {port} says {answer.status or ''} {answer.text}")
+            await asyncio.sleep(READY_POLL_SECONDS)
+    log.plain(_addresses(command, settings))
+
+
+def _addresses(command: str, settings: Settings) -> str:
+    lines = ["", "Clickmill is ready."]
+    if command in ("up", "ingest"):
+        lines.append(f"  clicks       {http.url(settings.host, settings.port, '/counter/17')}")
+    if command in ("up", "aggregator"):
+        lines.append(f"  statistics   {http.url(settings.host, settings.stats_port, '/stats/17')}")
+        lines.append(f"  live page    {http.url(settings.host, settings.stats_port, '/')}")
+    if command == "up":
+        click = http.url(settings.host, settings.port, "/counter/17")
+        stats = http.url(settings.host, settings.port, "/stats/17")
+        lines += ["", "Try it:", f"  curl -X POST {click} && sleep 2 && curl {stats}"]
+    return "\n".join([*lines, "", "Ctrl-C stops it."])

@@ -1,0 +1,274 @@
+"""`clickmill top`: the running system in a terminal, anew each second.
+
+It asks what anybody may ask: `/metrics` of both ports and `/top`. Named as the tool that people
+type when they want to know what a machine is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from clickmill.settings import Settings
+from stack import figures, http
+from stack.figures import Look
+
+EVERY_SECONDS: Final = 1.0
+TOP_BANNERS: Final = 10
+QUANTILES: Final = (0.5, 0.95, 0.99)
+LATE_SECONDS: Final = 10.0
+SLOW_SECONDS: Final = 0.2
+DISK_LOW: Final = 0.1
+BAR_CELLS: Final = 24
+UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
+Facts = list[tuple[str, Text]]
+
+
+class Side(NamedTuple):
+    """One port: its last two looks; `trouble` is why there is none."""
+
+    before: Look | None
+    now: Look | None
+    trouble: str = ""
+
+
+class View(NamedTuple):
+    """All that one picture shows; `banners` as /top answers it, or why it does not."""
+
+    at: datetime
+    ingest: Side
+    aggregator: Side
+    banners: list[dict[str, Any]] | str
+
+
+def watch(settings: Settings, once: bool) -> bool:
+    """Show the system until Ctrl-C, or once; whether anything answered the last time."""
+    console = Console()
+    with contextlib.suppress(KeyboardInterrupt):
+        if once or not sys.stdout.isatty():
+            return asyncio.run(_once(settings, console))
+        return asyncio.run(_for_ever(settings, console))
+    return True
+
+
+async def _once(settings: Settings, console: Console) -> bool:
+    nothing = Side(None, None)
+    first = await look(settings, View(datetime.now(UTC), nothing, nothing, []))
+    await asyncio.sleep(EVERY_SECONDS)
+    view = await look(settings, first)
+    console.print(picture(view))
+    return view.ingest.now is not None or view.aggregator.now is not None
+
+
+async def _for_ever(settings: Settings, console: Console) -> bool:
+    nothing = Side(None, None)
+    view = await look(settings, View(datetime.now(UTC), nothing, nothing, []))
+    with Live(picture(view), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            due = time.monotonic() + EVERY_SECONDS
+            view = await look(settings, view)
+            live.update(picture(view), refresh=True)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+async def look(settings: Settings, last: View) -> View:
+    """The next view. Never raises for what the other side does or does not."""
+    ingest, aggregator, banners = await asyncio.gather(
+        _side(settings, settings.port, last.ingest),
+        _side(settings, settings.stats_port, last.aggregator),
+        _ask(settings, settings.stats_port, f"/top?limit={TOP_BANNERS}"),
+    )
+    return View(datetime.now(UTC), ingest, aggregator, _banners(banners))
+
+
+async def _side(settings: Settings, port: int, last: Side) -> Side:
+    answer = await _ask(settings, port, "/metrics")
+    if answer.status != 200:
+        return Side(None, None, _why(answer))
+    try:
+        return Side(last.now, figures.read(answer.text, time.monotonic()))
+    except ValueError:
+        return Side(None, None, "what it says is not what /metrics says: is it Clickmill?")
+
+
+async def _ask(settings: Settings, port: int, path: str) -> http.Answer:
+    token = settings.stats_token.partition(",")[0].strip()
+    return await http.get(settings.host, port, path, token)
+
+
+def _why(answer: http.Answer) -> str:
+    if answer.status == 401:
+        return "it wants a token: set CLICKMILL_STATS_TOKEN"
+    return f"{answer.status or 'no answer'}: {answer.text[:200]}"
+
+
+def _banners(answer: http.Answer) -> list[dict[str, Any]] | str:
+    if answer.status != 200:
+        return _why(answer)
+    try:
+        ranked: list[dict[str, Any]] = msgspec.json.decode(answer.text)["top"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return "its answer can't be read"
+    return ranked
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+
+def picture(view: View) -> RenderableType:
+    """The view, drawn."""
+    title = Text(f"Clickmill  {view.at:%Y-%m-%d %H:%M:%S} UTC", style="bold")
+    faces = Table.grid(expand=True, padding=(0, 1))
+    for _ in range(3):
+        faces.add_column(ratio=1)
+    faces.add_row(
+        _panel("Clicks", view.ingest, _clicks),
+        _panel("Spool", view.ingest, _spool),
+        _panel("Statistics", view.aggregator, _statistics),
+    )
+    return Group(title, faces, _top(view.banners))
+
+
+def _panel(title: str, side: Side, facts: Any) -> Panel:
+    if side.now is None:
+        return Panel(Text(side.trouble or "not asked yet", style="red"), title=title)
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(style="dim")
+    grid.add_column(justify="right")
+    for name, value in facts(side.before or side.now, side.now):
+        grid.add_row(name, value)
+    return Panel(grid, title=title)
+
+
+def _clicks(before: Look, now: Look) -> Facts:
+    failed = figures.failures(before, now)
+    workers, connected = now.total("clickmill_workers"), now.total("clickmill_workers_connected")
+    rows = [
+        ("clicks per second", _number(figures.rate(before, now, "clickmill_clicks_total"))),
+        ("requests per second", _number(figures.rate(before, now, figures.REQUESTS))),
+        ("errors per second", _number(failed, bad=failed > 0)),
+        *_quantiles(before, now),
+        ("clicks since ever", _number(now.total("clickmill_clicks_total"))),
+        ("workers", _number(workers)),
+        ("  with NATS", _number(connected, bad=connected < workers)),
+        ("  starts", _number(now.total("clickmill_worker_starts_total"))),
+    ]
+    return [*rows, *_process(before, now)]
+
+
+def _spool(before: Look, now: Look) -> Facts:
+    waiting, workers = now.total("clickmill_spool_frames"), now.total("clickmill_workers")
+    free = now.total("clickmill_spool_disk_free_bytes")
+    size = now.total("clickmill_spool_disk_size_bytes")
+    errors = figures.rate(before, now, "clickmill_spool_errors_total")
+    failures = figures.rate(before, now, "clickmill_publish_failures_total")
+    return [
+        ("frames that wait", _number(waiting, bad=waiting > 5 * workers)),
+        ("clicks not sealed", _number(now.total("clickmill_unsealed_clicks"))),
+        ("sealed per second", _number(figures.rate(before, now, "clickmill_frames_sealed_total"))),
+        ("publish failures /s", _number(failures, bad=failures > 0)),
+        ("write errors /s", _number(errors, bad=errors > 0)),
+        ("held", _bytes(now.total("clickmill_spool_bytes"))),
+        ("  of at most", _bytes(now.total("clickmill_spool_max_bytes"))),
+        ("disk free", _bytes(free, bad=free < DISK_LOW * size)),
+        ("sources adopted", _number(now.total("clickmill_sources_adopted_total"))),
+    ]
+
+
+def _statistics(before: Look, now: Look) -> Facts:
+    behind = now.total("clickmill_freshness_seconds")
+    silent = now.total("clickmill_sources_silent")
+    quarantined = now.total("clickmill_quarantine_waiting_rows")
+    commit, lag = (
+        figures.quantiles(before, now, [0.95], name)[0]
+        for name in ("clickmill_commit_duration_seconds", "clickmill_delta_lag_seconds")
+    )
+    committed = figures.rate(before, now, "clickmill_clicks_committed_total")
+    rows = [
+        ("behind by", _seconds(behind, bad=not behind < LATE_SECONDS)),
+        ("committed per second", _number(committed)),
+        ("frames per second", _number(figures.rate(before, now, "clickmill_deltas_applied_total"))),
+        ("p95 of a commit", _seconds(commit)),
+        ("p95 sealed to committed", _seconds(lag)),
+        ("duplicates since start", _number(now.total("clickmill_deltas_duplicate_total"))),
+        ("sources live", _number(now.total("clickmill_sources_live"))),
+        ("  silent", _number(silent, bad=silent > 0)),
+        ("in quarantine", _number(quarantined, bad=quarantined > 0)),
+        ("Postgres", _yes(now.total("clickmill_postgres_up"))),
+        ("NATS", _yes(now.total("clickmill_nats_up"))),
+    ]
+    return [*rows, *_process(before, now)]
+
+
+def _quantiles(before: Look, now: Look) -> Facts:
+    found = figures.quantiles(before, now, QUANTILES)
+    names = (f"answered in, p{q * 100:g}" for q in QUANTILES)
+    return [(n, _seconds(v, bad=v > SLOW_SECONDS)) for n, v in zip(names, found, strict=True)]
+
+
+def _process(before: Look, now: Look) -> Facts:
+    return [
+        ("cores in use", _number(figures.rate(before, now, "process_cpu_seconds_total"), digits=2)),
+        ("memory", _bytes(now.total("process_resident_memory_bytes"))),
+    ]
+
+
+def _top(banners: list[dict[str, Any]] | str) -> Panel:
+    title = "Top banners of the last hour"
+    if isinstance(banners, str):
+        return Panel(Text(banners, style="red"), title=title)
+    if not banners:
+        return Panel(Text("no clicks yet", style="dim"), title=title)
+    table = Table.grid(expand=True, padding=(0, 2))
+    for justify in ("right", "left", "right", "left"):
+        table.add_column(justify=justify)
+    most = max(int(b["Counts"]) for b in banners) or 1
+    for b in banners:
+        bar = "█" * max(1, round(BAR_CELLS * int(b["Counts"]) / most))
+        name = Text(str(b.get("name") or ""), overflow="ellipsis", no_wrap=True)
+        table.add_row(str(b["bannerID"]), name, _number(int(b["Counts"])), Text(bar, style="blue"))
+    return Panel(table, title=title)
+
+
+def _number(value: float, bad: bool = False, digits: int = 0) -> Text:
+    digits = digits or (1 if 0 < value < 10 and value % 1 else 0)
+    return _text("–" if math.isnan(value) else f"{value:,.{digits}f}", bad)
+
+
+def _bytes(value: float, bad: bool = False) -> Text:
+    if math.isnan(value):
+        return _text("–", bad)
+    power = min(int(math.log2(max(value, 1)) // 10), len(UNITS) - 1)
+    return _text(f"{value / 1024**power:,.3g} {UNITS[power]}", bad)
+
+
+def _seconds(value: float, bad: bool = False) -> Text:
+    if math.isnan(value):
+        return _text("–", bad)
+    if value < 1e-3:
+        return _text(f"{value * 1e6:,.0f} µs", bad)
+    return _text(f"{value * 1e3:,.1f} ms" if value < 1 else f"{value:,.1f} s", bad)
+
+
+def _yes(value: float) -> Text:
+    return _text("up", False) if value == 1 else _text("down", True)
+
+
+def _text(text: str, bad: bool) -> Text:
+    return Text(text, style="bold red" if bad else "bold")

@@ -1,0 +1,89 @@
+"""Lines of many processes in one stream."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stack.logs import KEPT_LINES, LINE_CHARS, QUEUE_LINES, ChildLog, LineSplitter, Log
+
+
+class HeldUp(io.StringIO):
+    """A terminal that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.go.wait(10)
+        return super().write(text)
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_each_line_has_its_name_in_front() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    log.line("nats", "hello")
+    log.say("two\nlines")
+    log.plain("bare")
+    log.close()
+    assert out.getvalue().splitlines() == [
+        "nats       | hello",
+        "clickmill  | two",
+        "clickmill  | lines",
+        "bare",
+    ]
+
+
+def test_a_terminal_that_is_held_up_holds_nobody_up() -> None:
+    out = HeldUp()
+    log = Log(out)
+    for number in range(QUEUE_LINES + 50):
+        log.line("nats", str(number))
+    out.go.set()
+    log.close()
+    assert "lines were dropped" in out.getvalue()
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    log = Log(Gone())
+    log.say("into the void")
+    log.close()
+
+
+@given(st.lists(st.binary(max_size=30)))
+def test_lines_do_not_depend_on_the_pieces(pieces: list[bytes]) -> None:
+    whole, parts = LineSplitter(), LineSplitter()
+    data = b"".join(pieces)
+    lines = [line for piece in pieces for line in parts.feed(piece)] + parts.end()
+    assert lines == whole.feed(data) + whole.end()
+
+
+def test_a_line_without_end_is_cut() -> None:
+    splitter = LineSplitter()
+    (line,) = splitter.feed(b"x" * (LINE_CHARS + 5))
+    assert len(line) == LINE_CHARS
+
+
+def test_a_child_cannot_steer_the_terminal() -> None:
+    assert LineSplitter().feed(b"\x1b[2Jgone\x07\n") == ["?[2Jgone?"]
+
+
+def test_dull_lines_are_kept_for_the_case_of_failure() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    child = ChildLog(log, "nats", lambda line: line.startswith("dull"))
+    child.feed(b"".join(b"dull %d\n" % n for n in range(KEPT_LINES + 5)) + b"loud\nlast")
+    child.feed(b"")
+    child.tell_kept()
+    log.close()
+    lines = [line.split("| ")[1] for line in out.getvalue().splitlines()]
+    assert lines == ["loud", "last", *(f"dull {n}" for n in range(5, KEPT_LINES + 5))]
