@@ -1,0 +1,132 @@
+"""Every metric that the code defines, read from the code itself; docs/metrics.md is made from it.
+
+The dashboards' tests ask the same list: a panel that names a metric which is not in it fails.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from aggregator.http_metrics import HttpMetrics
+from aggregator.metrics import Metrics, register_process
+from clickmill.about import BuildInfo
+from ingest.metrics import METHODS, ROUTES, STATUSES, NodeCollector
+
+_SUFFIXES: Final = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "info": ("_info",),
+    "gauge": ("",),
+}
+
+
+class Known(NamedTuple):
+    """A metric: `name` as a reader of /metrics sees it (a histogram without its suffixes)."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def series(self) -> set[str]:
+        """The names that an expression may use."""
+        base = self.name
+        for suffix in ("_total", "_info"):
+            base = base.removesuffix(suffix) if _SUFFIXES[self.kind] == (suffix,) else base
+        return {base + suffix for suffix in _SUFFIXES[self.kind]}
+
+
+def ingest() -> list[Known]:
+    """What a worker's /metrics holds."""
+    with tempfile.TemporaryDirectory() as directory:
+        families = list(NodeCollector(Path(directory)).collect())
+    return _known([*families, *BuildInfo().collect()], {})
+
+
+def aggregator() -> list[Known]:
+    """What an aggregator's /metrics holds."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    HttpMetrics(registry)
+    register_process(registry)
+    labels = {
+        name: tuple(getattr(collector, "_labelnames", ()))
+        for collector, names in registry._collector_to_names.items()
+        for name in names
+    }
+    return _known(registry.collect(), labels)
+
+
+def _known(families: Iterable[Metric], labels: dict[str, tuple[str, ...]]) -> list[Known]:
+    return [_one(family, labels) for family in sorted(families, key=lambda f: f.name)]
+
+
+def _one(family: Any, labels: dict[str, tuple[str, ...]]) -> Known:
+    suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    given = labels.get(family.name) or tuple(getattr(family, "_labelnames", ()))
+    if family.type == "info":
+        given = tuple(family.samples[0].labels)
+    return Known(family.name + suffix, family.type, given, family.documentation)
+
+
+@cache
+def series() -> frozenset[str]:
+    """Every name that a panel or a rule may ask for."""
+    return frozenset(name for known in (*ingest(), *aggregator()) for name in known.series)
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    return "\n".join(_page()) + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield from (
+        "# Metrics",
+        "",
+        "<!-- Made by `make docs` from ingest/metrics.py, aggregator/metrics.py and",
+        "aggregator/http_metrics.py: change those, not this. -->",
+        "",
+        "Both ports serve them at `/metrics`: Prometheus' text form, or OpenMetrics where the",
+        "request accepts it. Where `CLICKMILL_STATS_TOKEN` is set, both want it.",
+        "No label ever holds a banner, a source or anything else without a bound.",
+        "",
+        "## Ingest (port 8080)",
+        "",
+        "One answer is about all workers of the machine, whichever of them gives it: the figures",
+        "lie in memory-mapped slots that outlive the workers, so no total falls when a worker is",
+        "replaced. Counting a click costs its meters a few nanoseconds and no lock.",
+        "",
+        *_table(ingest()),
+        "",
+        f"`route` is one of {_list(ROUTES)}; `method` one of {_list(METHODS)}; `status` one of",
+        f"{_list(STATUSES)}.",
+        "",
+        "## Aggregator (port 8081)",
+        "",
+        "Each aggregator tells its own; the sum over all of them is the system's.",
+        "",
+        *_table(aggregator()),
+        "",
+        "`route` is the route's template, such as `/stats/{banner_id}`, or `other`.",
+    )
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _table(metrics: list[Known]) -> Iterator[str]:
+    yield "| metric | type | labels | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for known in metrics:
+        meaning = known.meaning.rstrip(".") + "."
+        yield f"| `{known.name}` | {known.kind} | {', '.join(known.labels)} | {meaning} |"
