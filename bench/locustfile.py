@@ -1,0 +1,274 @@
+"""The load scenario of the contract, and others, for Locust: `make stress`, or by hand
+
+    locust -f bench/locustfile.py --headless --host http://127.0.0.1:8080
+
+Users post `{}` to /counter/{id}, id uniform in 10..100, and wait 0.1 s. `--scenario mixed` adds
+pixels, batches and statistics; `--shape` chooses how many users there are when. The exit code is
+0 only when p95, failures and the ledger are in order: the statistics of every banner must equal
+the number of 200 answers. One Locust process holds the ledger; it gives some thousands of
+requests a second and core.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gevent
+import geventhttpclient.client
+from locust import FastHttpUser, LoadTestShape, constant, events, task
+from locust.env import Environment
+from locust.user.task import LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # Locust puts only this file's folder there
+    sys.path.insert(0, str(ROOT))
+
+from bench import shapes  # noqa: E402
+from bench.stressledger import StressLedger  # noqa: E402
+
+FIRST_BANNER, LAST_BANNER = 10, 100
+WAIT_SECONDS = 0.1
+P95_LIMIT_MS = 200.0
+FAILED_LIMIT = 0.01
+BATCH_ITEMS = 20
+STOP_TIMEOUT = 10.0
+"""Users that are told to stop have so long to get their last answer."""
+PROGRESS_SECONDS = 5.0
+SPAWN_RATE = 100.0
+"""Users started in a second: the shape sets the pace, not this."""
+LIMIT_STEP_USERS, LIMIT_STEP_SECONDS = 50, 15.0
+OK = 200
+
+# geventhttpclient sends a GET again by itself when a connection breaks: a second click that no
+# ledger would know of. An answer that broke is to be an error.
+if not hasattr(geventhttpclient.client, "_may_retry_after_send_error"):
+    raise SystemExit("geventhttpclient has changed: look how it repeats requests, and stop it")
+geventhttpclient.client._may_retry_after_send_error = lambda method: False
+
+ledger = StressLedger(range(FIRST_BANNER, LAST_BANNER + 1))
+
+
+def any_banner() -> int:
+    """A banner of the scenario, uniform."""
+    return random.randint(FIRST_BANNER, LAST_BANNER)
+
+
+class Clicker(FastHttpUser):
+    """What both kinds of user can do."""
+
+    abstract = True
+    wait_time = constant(WAIT_SECONDS)
+
+    def stop(self, force: bool = False) -> bool:
+        """End after the last answer.
+
+        Locust kills a user that waits between requests, and one that has just woken up then dies
+        with its request on the way; told to stop, it ends by itself when its wait is over.
+        """
+        if force or self._state != LOCUST_STATE_WAITING:
+            return bool(super().stop(force))
+        self._state = LOCUST_STATE_STOPPING
+        return False
+
+    def clicks(self, method: str, path: str, banners: Sequence[int], **request: Any) -> None:
+        """Send a request that counts one click for each of `banners`; only 200 is right."""
+        ledger.sent(banners)
+        with self.client.request(method, path, catch_response=True, **request) as answer:
+            if answer.status_code == OK:
+                ledger.answered(banners)
+            elif answer.status_code:
+                ledger.refused(banners)
+                answer.failure(f"{answer.status_code} instead of 200")
+
+    def post(self) -> None:
+        """Post `{}` to a banner: the one request of the contract's scenario."""
+        banner = any_banner()
+        self.clicks("POST", f"/counter/{banner}", [banner], name="POST /counter/[id]", json={})
+
+
+class ClickUser(Clicker):
+    """The contract's user: posts `{}`, waits 0.1 s."""
+
+    @task
+    def post_click(self) -> None:
+        """A click."""
+        self.post()
+
+
+class MixedUser(Clicker):
+    """Every way to click, and someone who looks at the figures."""
+
+    @task(10)
+    def post_click(self) -> None:
+        """A click."""
+        self.post()
+
+    @task(4)
+    def get_click(self) -> None:
+        """A click by GET."""
+        banner = any_banner()
+        self.clicks("GET", f"/counter/{banner}", [banner], name="GET /counter/[id]")
+
+    @task(2)
+    def original_click(self) -> None:
+        """A click the way the original service's README counts."""
+        banner = any_banner()
+        self.clicks("POST", f"/stats/{banner}", [banner], name="POST /stats/[id] {}", json={})
+
+    @task(4)
+    def pixel(self) -> None:
+        """A click by the picture of one pixel."""
+        banner = any_banner()
+        self.clicks("GET", f"/pixel/{banner}.gif", [banner], name="GET /pixel/[id].gif")
+
+    @task(2)
+    def batch(self) -> None:
+        """Many clicks in one request."""
+        banners = [any_banner() for _ in range(BATCH_ITEMS)]
+        items = [{"bannerID": banner, "count": 1} for banner in banners]
+        self.clicks("POST", "/clicks", banners, name="POST /clicks", json=items)
+
+    @task(1)
+    def look(self) -> None:
+        """The last hour of one banner; counts nothing."""
+        self.client.get(f"/stats/{any_banner()}", name="GET /stats/[id]")
+
+
+class Shape(LoadTestShape):
+    """The users of each second, by `--shape`."""
+
+    most_users = 0
+    """The highest number that the shape `limit` asked for so far."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users wanted now, and how fast to start them; None ends the run."""
+        assert self.runner is not None
+        options: Any = self.runner.environment.parsed_options
+        second = time.perf_counter() - self.start_time
+        if options.shape == "limit":
+            users = self._limit(second, options)
+        else:
+            corners = shapes.corners(options.shape, options.peak_users, options.minutes)
+            users = shapes.users_at(corners, second)
+        return None if users is None else (users, SPAWN_RATE)
+
+    def _limit(self, second: float, options: Any) -> int | None:
+        """One step more each 15 s, until a threshold is passed or the time is over."""
+        assert self.runner is not None
+        if second > options.minutes * 60 or not in_order(self.runner.environment, recent=True):
+            return None
+        self.most_users = LIMIT_STEP_USERS * (1 + int(second // LIMIT_STEP_SECONDS))
+        return self.most_users
+
+
+def p95(environment: Environment, recent: bool = False) -> float:
+    """Milliseconds, over the run or (recent) over the last ten seconds."""
+    total = environment.stats.total
+    if recent:
+        return float(total.get_current_response_time_percentile(0.95) or 0.0)
+    return float(total.get_response_time_percentile(0.95) or 0.0)
+
+
+def in_order(environment: Environment, recent: bool = False) -> bool:
+    """True while p95 and failures are under their limits."""
+    failed = environment.stats.total.fail_ratio
+    return p95(environment, recent) < P95_LIMIT_MS and failed < FAILED_LIMIT
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: Any) -> None:
+    """Our own flags beside Locust's; each is an environment variable too."""
+    add: Callable[..., object] = parser.add_argument
+    add("--shape", choices=shapes.SHAPES, default="contract", env_var="STRESS_SHAPE")
+    add("--scenario", choices=("contract", "mixed"), default="contract", env_var="STRESS_SCENARIO")
+    add("--peak-users", type=int, default=shapes.CONTRACT_USERS, env_var="STRESS_USERS")
+    add("--minutes", type=float, default=shapes.CONTRACT_MINUTES, env_var="STRESS_MINUTES")
+    add("--stats-token", default="", env_var="CLICKMILL_STATS_TOKEN")
+    add("--figures", default="", help="write the run's figures here, as JSON")
+
+
+@events.init.add_listener
+def prepare(environment: Environment, **_: object) -> None:
+    """Choose the users, read the statistics as they are before the run."""
+    options = environment.parsed_options
+    if options is None or getattr(options, "processes", None) or options.worker or options.master:
+        raise SystemExit("one Locust process holds the ledger: leave out --processes and --worker")
+    environment.stop_timeout = STOP_TIMEOUT
+    environment.user_classes = [MixedUser if options.scenario == "mixed" else ClickUser]
+    problem = ledger.begin(environment.host or "", options.stats_token)
+    if problem:
+        raise SystemExit(f"stress: {problem}")
+
+
+@events.test_start.add_listener
+def show_progress(environment: Environment, **_: object) -> None:
+    """Print a line every few seconds."""
+    gevent.spawn(_progress, environment, time.monotonic())
+
+
+def _progress(environment: Environment, start: float) -> None:
+    while environment.runner is not None and environment.runner.state != "stopped":
+        gevent.sleep(PROGRESS_SECONDS)
+        total, passed = environment.stats.total, time.monotonic() - start
+        length = environment.parsed_options.minutes * 60 if environment.parsed_options else 0
+        print(
+            f"{passed:5.0f} of {length:.0f} s  {environment.runner.user_count:5} users  "
+            f"{total.current_rps:8,.0f} requests/s  p95 {p95(environment, recent=True):4.0f} ms  "
+            f"{total.num_failures:,} failed",
+            flush=True,
+        )
+
+
+@events.quitting.add_listener
+def judge(environment: Environment, **_: object) -> None:
+    """Reconcile, print the verdict, set the exit code, write the figures."""
+    total, options = environment.stats.total, environment.parsed_options
+    limit_run = options is not None and options.shape == "limit"
+    problem = ledger.end()
+    verdicts = [
+        (
+            p95(environment) < P95_LIMIT_MS,
+            f"p95 {p95(environment):.0f} ms, limit {P95_LIMIT_MS:.0f}",
+        ),
+        (
+            total.fail_ratio < FAILED_LIMIT,
+            f"failed {total.fail_ratio:.2%}, limit {FAILED_LIMIT:.0%}",
+        ),
+        (total.num_requests > 0, f"{total.num_requests:,} requests"),
+        (not problem, problem or ledger.summary()),
+    ]
+    for right, sentence in verdicts:
+        print(f"{'ok  ' if right else 'FAIL'} {sentence}", flush=True)
+    judged = verdicts
+    if limit_run:  # such a run passes its limits: only the ledger can fail there
+        judged = verdicts[2:]
+        most = getattr(environment.shape_class, "most_users", 0)
+        print(f"the limits held up to {most - LIMIT_STEP_USERS} users, the run ended at {most}")
+    environment.process_exit_code = 0 if all(right for right, _ in judged) else 1
+    if options is not None and options.figures:
+        Path(options.figures).write_text(json.dumps(figures(environment, problem), indent=1) + "\n")
+
+
+def figures(environment: Environment, problem: str) -> dict[str, Any]:
+    """What docs/benchmarks.md shows of a run."""
+    total, options = environment.stats.total, environment.parsed_options
+    assert options is not None
+    quantiles = {f"p{q}": total.get_response_time_percentile(q / 100) for q in (50, 95, 99)}
+    return {
+        "shape": options.shape,
+        "scenario": options.scenario,
+        "peak_users": options.peak_users,
+        "minutes": options.minutes,
+        "requests": total.num_requests,
+        "failed": total.num_failures,
+        "requests_per_second": total.total_rps,
+        "latency_ms": quantiles,
+        "clicks_answered": ledger.clicks,
+        "ledger": problem or "equal",
+    }

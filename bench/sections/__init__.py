@@ -1,0 +1,29 @@
+"""The sections of `make bench`, each of which measures one thing and can run alone.
+
+A section is a function from a plan to figures that JSON can hold; `bench/report.py` makes text
+of them. They run in the order of this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.measure import Plan
+from bench.sections import aggregator, half_load, profile, saturation, side, sizes
+
+Section = Callable[[Plan], dict[str, Any]]
+
+SECTIONS: dict[str, Section] = {
+    "side": side.side_by_side,
+    "tail": half_load.tail,
+    "counters": half_load.counters_place,
+    "freshness": half_load.freshness,
+    "batch": saturation.batch,
+    "ids": saturation.many_ids,
+    "scrape": saturation.scrape,
+    "workers": saturation.workers,
+    "memory": sizes.memory,
+    "profile": profile.profile,
+    "aggregator": aggregator.aggregator,
+}

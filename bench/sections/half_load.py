@@ -1,0 +1,116 @@
+"""Sections at half of saturation: what flushing costs the slowest answers, where the counters lie,
+and how soon a click is in the statistics.
+
+At half load an answer's time is the server's own, not that of the queue before it. The rate is
+fixed, and times are taken from when each request was due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import loader, wrk
+from bench.measure import Plan, ratios, spread
+from bench.sections.prober import Prober
+from bench.servers import LOAD_CORE, ServerError, wait_until
+from bench.system import Clickmill
+
+SATURATION_SECONDS = 2.0
+MEMORY_DISK = Path("/dev/shm")
+NO_FLUSH_SECONDS = 60
+"""The longest flush interval: but for minute edges nothing is sealed, synced or published."""
+FRESHNESS_ROUND_SECONDS = 10.0
+
+
+def _half_rate(system: Clickmill) -> float:
+    """Half of what the system takes at saturation, requests a second."""
+    return wrk.run(wrk.Load(system.port, LOAD_CORE, SATURATION_SECONDS)).rate / 2
+
+
+def _figures(rounds: Sequence[loader.Fixed]) -> dict[str, Any]:
+    names = ("p50_us", "p99_us", "p999_us", "max_us", "send_late_p99_us")
+    figures: dict[str, Any] = {n: spread([getattr(r, n) for r in rounds]) for n in names}
+    return {**figures, "rounds": [msgspec.to_builtins(r) for r in rounds]}
+
+
+def _two_ways(
+    plan: Plan, first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]]
+) -> dict[str, Any]:
+    """Two settings of the same system at the same fixed rate, in turns."""
+    a = Clickmill(first[1])
+    try:
+        b = Clickmill(second[1])
+        try:
+            return _in_turns(plan, ((first[0], a), (second[0], b)))
+        finally:
+            b.stop()
+    finally:
+        a.stop()
+
+
+def _in_turns(
+    plan: Plan, systems: tuple[tuple[str, Clickmill], tuple[str, Clickmill]]
+) -> dict[str, Any]:
+    rate = min(_half_rate(system) for _, system in systems)
+    rounds: tuple[list[loader.Fixed], list[loader.Fixed]] = ([], [])
+    for _, system in systems:
+        system.calm()
+    for number in range(1, plan.rounds + 1):
+        for done, (name, system) in zip(rounds, systems, strict=True):
+            done.append(loader.run(system.port, rate, plan.seconds))
+            plan.say(
+                f"round {number} of {plan.rounds}  {name}: {rate:,.0f} clicks/s, "
+                f"p99 {done[-1].p99_us:,.0f} µs, p99.9 {done[-1].p999_us:,.0f} µs"
+            )
+    first, second = rounds
+    return {
+        "rate": rate,
+        "first_name": systems[0][0],
+        "second_name": systems[1][0],
+        "first": _figures(first),
+        "second": _figures(second),
+        "p99_ratio": ratios(first, second, lambda r: r.p99_us),
+        "p999_ratio": ratios(first, second, lambda r: r.p999_us),
+    }
+
+
+def tail(plan: Plan) -> dict[str, Any]:
+    """With flushing each second against without."""
+    without = {"FLUSH_INTERVAL": str(NO_FLUSH_SECONDS)}
+    return _two_ways(plan, ("flushing each second", {}), ("no flushing", without))
+
+
+def counters_place(plan: Plan) -> dict[str, Any]:
+    """Counters in a file on disk against one in memory."""
+    if not MEMORY_DISK.is_dir():
+        raise wrk.MissingProgramError(f"{MEMORY_DISK} is missing: no place in memory to compare")
+    place = {"COUNTERS_DIR": str(MEMORY_DISK / "clickmill-bench")}
+    return _two_ways(plan, ("counters on disk", {}), ("counters in memory", place))
+
+
+def freshness(plan: Plan) -> dict[str, Any]:
+    """Seconds from a click's answer until the statistics show it, under half load."""
+    system = Clickmill()
+    try:
+        rate = _half_rate(system)
+        length = max(plan.seconds, FRESHNESS_ROUND_SECONDS) * plan.rounds
+        load = loader.start(system.port, rate, length)
+        prober = Prober(system.port, system.stats_port)
+        wait_until(lambda: prober.step() >= length, length + 5, "the probes are sent")
+        under_load = loader.finish(load, length)
+        wait_until(lambda: prober.poll() == 0, 10, "the last probes are in the statistics")
+    except ServerError as error:
+        raise ServerError(f"{error}: {prober.waiting} clicks are not in the statistics") from error
+    finally:
+        system.stop()
+    plan.say(f"{len(prober.seen)} clicks followed at {rate:,.0f} clicks/s")
+    return {
+        "rate": rate,
+        "probes": len(prober.seen),
+        "seconds": prober.quantiles(),
+        "load": msgspec.to_builtins(under_load),
+    }

@@ -1,0 +1,165 @@
+"""Sections at saturation, on Clickmill alone: batches, many IDs, scraping, two workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from bench import machine, wrk
+from bench.measure import Plan, Turn, check_count, ratios, spread, turn
+from bench.servers import LOAD_CORE, SERVER_CORE
+from bench.system import Clickmill
+
+BATCH_ITEMS = 1_000
+MANY_IDS, FEW_IDS = 1_000_000, 10
+SCRAPE_EVERY = 1.0
+
+
+def _figures(turns: list[Turn]) -> dict[str, Any]:
+    return {
+        "cpu_us": spread([t.cpu_us for t in turns]),
+        "helping_us": spread([t.helping_us for t in turns]),
+        "rate": spread([t.rate for t in turns]),
+        "p99_us": spread([t.p99_us for t in turns]),
+    }
+
+
+def _compare(first: list[Turn], second: list[Turn]) -> dict[str, Any]:
+    """Two ways of the same thing; ratios are first over second."""
+    return {
+        "first": _figures(first),
+        "second": _figures(second),
+        "cpu_ratio": ratios(first, second, lambda t: t.cpu_us),
+        "rate_ratio": ratios(first, second, lambda t: t.rate),
+        "p99_ratio": ratios(first, second, lambda t: t.p99_us),
+    }
+
+
+def _say(plan: Plan, number: int, what: str, done: Turn) -> None:
+    plan.say(
+        f"round {number} of {plan.rounds}  {what}: {done.cpu_us:.2f} µs a click, "
+        f"{done.rate:,.0f} clicks/s"
+    )
+
+
+def batch(plan: Plan) -> dict[str, Any]:
+    """`POST /clicks` with 1,000 items: clicks for each second of the worker's CPU."""
+    system = Clickmill()
+    try:
+        rounds = [_batch_round(system, plan, number) for number in range(1, plan.rounds + 1)]
+    finally:
+        system.stop()
+    return {
+        "items": BATCH_ITEMS,
+        "clicks_per_cpu_second": spread([per_cpu for per_cpu, _ in rounds]),
+        "clicks_per_second": spread([per_second for _, per_second in rounds]),
+    }
+
+
+def _batch_round(system: Clickmill, plan: Plan, number: int) -> tuple[float, float]:
+    load = wrk.Load(system.port, LOAD_CORE, plan.seconds, "batch", items=BATCH_ITEMS)
+    wrk.run(msgspec.structs.replace(load, seconds=1.0))
+    before = system.total()
+    window = machine.CpuWindow(system.clicking)
+    result = wrk.run(load)
+    used = window.used_ns()
+    clicks = result.requests * BATCH_ITEMS
+    check_count(before, system.total(), clicks, load.connections * BATCH_ITEMS)
+    per_cpu, per_second = clicks / (used / 1e9), clicks / result.seconds
+    plan.say(f"round {number} of {plan.rounds}  {per_cpu:,.0f} clicks a second of CPU")
+    return per_cpu, per_second
+
+
+def many_ids(plan: Plan) -> dict[str, Any]:
+    """A million IDs at random against ten, on the same system in turns."""
+    system = Clickmill({"MAX_BANNER_ID": str(MANY_IDS - 1)})
+    many: list[Turn] = []
+    few: list[Turn] = []
+    try:
+        for number in range(1, plan.rounds + 1):
+            for turns, ids, what in ((many, MANY_IDS, "many IDs"), (few, FEW_IDS, "ten IDs")):
+                load = wrk.Load(system.port, LOAD_CORE, plan.seconds, last_id=ids - 1, first_id=0)
+                turns.append(turn(system, load))
+                _say(plan, number, what, turns[-1])
+    finally:
+        system.stop()
+    return {"many": MANY_IDS, "few": FEW_IDS, **_compare(many, few)}
+
+
+def scrape(plan: Plan) -> dict[str, Any]:
+    """`/metrics` scraped each second against not at all."""
+    system = Clickmill()
+    took: list[float] = []
+    scraped: list[Turn] = []
+    alone: list[Turn] = []
+    load = wrk.Load(system.port, LOAD_CORE, plan.seconds)
+    try:
+        for number in range(1, plan.rounds + 1):
+            with _scraper(f"http://127.0.0.1:{system.port}/metrics", took.append):
+                scraped.append(turn(system, load))
+            _say(plan, number, "scraped", scraped[-1])
+            alone.append(turn(system, load))
+            _say(plan, number, "alone", alone[-1])
+        idle_ms = [_scrape_once(f"http://127.0.0.1:{system.port}/metrics") for _ in range(20)]
+    finally:
+        system.stop()
+    return {
+        "answer_ms": spread(took),
+        "answer_idle_ms": spread(idle_ms),
+        **_compare(scraped, alone),
+    }
+
+
+def _scrape_once(url: str) -> float:
+    """Milliseconds that one answer takes."""
+    start = time.perf_counter()
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        answer.read()
+    return (time.perf_counter() - start) * 1e3
+
+
+@contextmanager
+def _scraper(url: str, note: Callable[[float], None]) -> Iterator[None]:
+    """Scrape a URL each second in a thread."""
+    over = threading.Event()
+
+    def scrape_on() -> None:
+        while not over.wait(SCRAPE_EVERY):
+            note(_scrape_once(url))
+
+    thread = threading.Thread(target=scrape_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def workers(plan: Plan) -> dict[str, Any]:
+    """Two workers, the second on the load's core, against one."""
+    two = Clickmill(worker_cores=(SERVER_CORE, LOAD_CORE))
+    try:
+        one = Clickmill()
+        try:
+            return _workers(plan, two, one)
+        finally:
+            one.stop()
+    finally:
+        two.stop()
+
+
+def _workers(plan: Plan, two: Clickmill, one: Clickmill) -> dict[str, Any]:
+    of_two: list[Turn] = []
+    of_one: list[Turn] = []
+    for number in range(1, plan.rounds + 1):
+        for turns, system, what in ((of_two, two, "two workers"), (of_one, one, "one worker")):
+            turns.append(turn(system, wrk.Load(system.port, LOAD_CORE, plan.seconds)))
+            _say(plan, number, what, turns[-1])
+    return _compare(of_two, of_one)

@@ -1,0 +1,224 @@
+"""The tables of docs/benchmarks.md, one function for each section: figures in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from bench.goals import span
+
+Figures = dict[str, Any]
+SMALL_RATIO, LARGE = 0.1, 1_000
+"""Ratios under this are shown with four digits."""
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table."""
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def cell(figure: dict[str, float], digits: int = 2, scale: float = 1.0) -> str:
+    """Median, and lowest to highest in brackets."""
+    scaled = {name: value / scale for name, value in figure.items()}
+    return f"{scaled['median']:,.{digits}f} ({span(scaled, digits)})"
+
+
+def side(figures: Figures) -> list[str]:
+    """All contenders."""
+    head = (
+        "contender", "click CPU µs", "whole CPU µs", "Clickmill ÷ it, click CPU",
+        "Clickmill ÷ it, whole CPU", "core busy", "clicks/s", "p50 µs", "p99 µs",
+    )  # fmt: skip
+    rows = [
+        (
+            row["name"], cell(row["cpu_us"]), cell(row["whole_us"]),
+            *(_against(row, name) for name in ("ratio", "whole_ratio")),
+            f"{row['busy']['median']:.0%}",
+            cell(row["rate"], 0), cell(row["p50_us"], 0), cell(row["p99_us"], 0),
+        )
+        for row in sorted(figures["rows"], key=lambda row: row["cpu_us"]["median"])
+    ]  # fmt: skip
+    missing = [f"- **Missing**, so not measured: {why}." for why in figures["missing"].values()]
+    does = [f"- **{row['name']}**: {row['does']}." for row in figures["rows"]]
+    return [
+        "## Side by side: one core, 64 connections, saturation", "", *markdown(head, rows), "",
+        ("What each does for a click. All answer `200` with `{\"status\":\"counted\"}`, a content "
+        "type and `Access-Control-Allow-Origin`:"), "", *does, *missing,
+    ]  # fmt: skip
+
+
+def _against(row: Figures, name: str) -> str:
+    """Clickmill's figure over that row's."""
+    if row["key"] == "clickmill":
+        return "1"
+    return cell(row[name], 4 if row[name]["median"] < SMALL_RATIO else 2)
+
+
+def _fixed_rate(title: str, figures: Figures, note: str) -> list[str]:
+    head = ("", "p50 µs", "p99 µs", "p99.9 µs", "longest µs", "loader late, p99 µs")
+    names = ("p50_us", "p99_us", "p999_us", "max_us", "send_late_p99_us")
+    rows = [
+        (figures[f"{which}_name"], *(cell(figures[which][name], 0) for name in names))
+        for which in ("first", "second")
+    ]
+    return [
+        f"## {title}", "", f"At {figures['rate']:,.0f} clicks a second. {note}", "",
+        *markdown(head, rows), "",
+        f"First ÷ second: p99 {cell(figures['p99_ratio'])}, p99.9 {cell(figures['p999_ratio'])}.",
+    ]  # fmt: skip
+
+
+def tail(figures: Figures) -> list[str]:
+    """Flushing against not."""
+    note = "Without flushing means an interval of 60 s: nothing is sealed but at minute edges."
+    return _fixed_rate("Half load: flushing each second against not", figures, note)
+
+
+def counters(figures: Figures) -> list[str]:
+    """Disk against memory."""
+    note = "The counters' mapped file in the data directory, or in /dev/shm."
+    return _fixed_rate("Half load: counters on disk against in memory", figures, note)
+
+
+def freshness(figures: Figures) -> list[str]:
+    """Answer to visible."""
+    s = figures["seconds"]
+    return [
+        "## Freshness at half load", "",
+        (f"{figures['probes']:,} single clicks at random moments, beside "
+        f"{figures['rate']:,.0f} clicks a second: from the answer until the statistics show it "
+        f"p50 {s['p50']:.2f} s, p99 {s['p99']:.2f} s, longest {s['max']:.2f} s. "
+        "The statistics were asked every 20 ms."),
+    ]  # fmt: skip
+
+
+def batch(figures: Figures) -> list[str]:
+    """POST /clicks."""
+    return [
+        f"## `POST /clicks`, {figures['items']:,} items an array", "",
+        (f"Millions of clicks for each second of the worker's CPU: "
+        f"{cell(figures['clicks_per_cpu_second'], 2, 1e6)}; by the clock, with the one core of "
+        f"wrk: {cell(figures['clicks_per_second'], 2, 1e6)}."),
+    ]  # fmt: skip
+
+
+def _two(title: str, names: tuple[str, str], figures: Figures, note: str = "") -> list[str]:
+    head = ("", "click CPU µs", "helping CPU µs", "clicks/s", "p99 µs")
+    rows = [
+        (
+            name, cell(figures[which]["cpu_us"]), cell(figures[which]["helping_us"]),
+            cell(figures[which]["rate"], 0), cell(figures[which]["p99_us"], 0),
+        )
+        for name, which in zip(names, ("first", "second"), strict=True)
+    ]  # fmt: skip
+    return [
+        f"## {title}", "", *markdown(head, rows), "",
+        f"First ÷ second: click CPU {cell(figures['cpu_ratio'])}, "
+        f"clicks/s {cell(figures['rate_ratio'])}, p99 {cell(figures['p99_ratio'])}. {note}".strip(),
+    ]  # fmt: skip
+
+
+def ids(figures: Figures) -> list[str]:
+    """Many against few."""
+    names = (f"{figures['many']:,} IDs at random", f"{figures['few']} IDs")
+    note = "Helping CPU is that of NATS, aggregator and Postgres: a row for each ID and minute."
+    return _two("Many IDs against few", names, figures, note)
+
+
+def scrape(figures: Figures) -> list[str]:
+    """With and without."""
+    note = (
+        f"An answer of `/metrics` took {cell(figures['answer_ms'], 1)} ms under load (it waits "
+        f"its turn behind the clicks) and {cell(figures['answer_idle_ms'], 1)} ms without."
+    )
+    return _two("`/metrics` scraped each second", ("scraped", "not scraped"), figures, note)
+
+
+def workers(figures: Figures) -> list[str]:
+    """Two against one."""
+    note = (
+        "The second worker shares core 1 with wrk, NATS, Postgres and the aggregator, so it is "
+        "the load's own core that limits the two."
+    )
+    return _two("Two workers against one", ("two workers", "one worker"), figures, note)
+
+
+def memory(figures: Figures) -> list[str]:
+    """RSS."""
+    return [
+        "## Memory of a worker", "",
+        (f"Resident, mapped counters in it, after clicks over all IDs: "
+        f"{figures['default_bytes'] / 1e6:.1f} MB with the default maximum ID, "
+        f"{figures['million_bytes'] / 1e6:.1f} MB with one million."),
+    ]  # fmt: skip
+
+
+def profile(figures: Figures) -> list[str]:
+    """Where the time goes."""
+    libraries = [f"{name} {share:.1f} %" for name, share in figures["libraries"].items() if share]
+    head = ("share", "library", "function")
+    rows = [(f"{f['share']:.1f} %", f["library"], f"`{f['name']}`") for f in figures["functions"]]
+    return [
+        "## Where a click's CPU goes", "",
+        f"perf's samples of the worker at saturation, by library: {', '.join(libraries)}.", "",
+        *markdown(head, rows),
+    ]  # fmt: skip
+
+
+def stress(figures: Figures) -> list[str]:
+    """The contract's load scenario."""
+    ms = figures["latency_ms"]
+    return [
+        "## The load scenario of the contract", "",
+        (f"Shape {figures['shape']}, scenario {figures['scenario']}, up to "
+        f"{figures['peak_users']} users over {figures['minutes']:g} minutes, Locust on the same "
+        f"machine: {figures['requests']:,} requests ({figures['requests_per_second']:,.0f} a "
+        f"second over the run), {figures['failed']:,} failed, p50 {ms['p50']:.0f} ms, "
+        f"p95 {ms['p95']:.0f} ms, p99 {ms['p99']:.0f} ms. {figures['clicks_answered']:,} clicks "
+        f"answered 200; ledger against the statistics, banner by banner: {figures['ledger']}."),
+    ]  # fmt: skip
+
+
+def generic(title: str, figures: Figures) -> list[str]:
+    """A program's own figures: its plain values as a list, each of its lists of rows as a table."""
+    lines = [f"## {title}", ""]
+    plain = {name: value for name, value in figures.items() if not isinstance(value, list | dict)}
+    lines += [f"- {_words(name)}: {_value(value)}" for name, value in plain.items()]
+    for name, rows in figures.items():
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict):
+            head = [_words(column) for column in rows[0]]
+            cells = [[_value(value) for value in row.values()] for row in rows]
+            lines += ["", f"{_words(name)}:", "", *markdown(head, cells)]
+    return lines
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:,.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def aggregator(figures: Figures) -> list[str]:
+    """The aggregator's own bench."""
+    return generic("The aggregator", figures["figures"])
+
+
+TABLES: dict[str, Callable[[Figures], list[str]]] = {
+    "side": side,
+    "tail": tail,
+    "counters": counters,
+    "freshness": freshness,
+    "batch": batch,
+    "ids": ids,
+    "scrape": scrape,
+    "workers": workers,
+    "memory": memory,
+    "profile": profile,
+    "aggregator": aggregator,
+    "stress": stress,
+}

@@ -1,0 +1,150 @@
+"""The judging parts of the benchmark: what counts as a difference, a wrong answer, a met goal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import goals, machine, picture, reconcile, report, run, tables, wrk
+from bench.measure import MiscountError, Spread, check_count, ratios, spread
+from bench.stressledger import StressLedger
+
+
+def test_reconcile_allows_what_was_in_flight_and_no_more() -> None:
+    answered, in_flight = {1: 10, 2: 5}, {2: 1}
+    assert not reconcile.compare(answered, in_flight, {1: 10, 2: 5})
+    assert not reconcile.compare(answered, in_flight, {1: 10, 2: 6})
+    for counted in ({1: 9, 2: 5}, {1: 11, 2: 5}, {1: 10, 2: 7}, {1: 10, 2: 5, 3: 1}, {1: 10}):
+        assert len(reconcile.compare(answered, in_flight, counted)) == 1, counted
+
+
+def test_reconcile_sees_only_what_came_in_between() -> None:
+    before = {7: reconcile.Minutes({100: 3})}
+    after = {7: reconcile.Minutes({100: 5, 101: 2}), 8: reconcile.Minutes({101: 1})}
+    change = reconcile.subtract(after, before)
+    assert change == {7: {100: 2, 101: 2}, 8: {101: 1}}
+    assert reconcile.totals(change) == {7: 4, 8: 1}
+
+
+def test_stress_ledger_keeps_the_unanswered_apart() -> None:
+    ledger = StressLedger([1, 2])
+    for banners in ([1], [1, 2], [2]):
+        ledger.sent(banners)
+    ledger.answered([1, 2])
+    ledger.refused([2])
+    assert ledger.clicks == 2
+    assert "1 never answered" in ledger.summary()
+
+
+def test_stress_ledger_says_what_is_wrong_when_nothing_answers() -> None:
+    assert "address" in StressLedger([1]).begin("ftp://nowhere", "")
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    assert ratios([2.0, 4.0, 9.0], [1.0, 4.0, 3.0], float) == Spread(2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize("counted", [100, 164])
+def test_a_count_within_the_connections_is_right(counted: int) -> None:
+    check_count(1_000, 1_000 + counted, 100, 64)
+
+
+@pytest.mark.parametrize("counted", [99, 165])
+def test_a_count_outside_is_an_error(counted: int) -> None:
+    with pytest.raises(MiscountError):
+        check_count(0, counted, 100, 64)
+
+
+def round_of(requests: int, received: int) -> wrk.Round:
+    return wrk.Round(requests, 1.0, received, 0, 0, 0, 0, 1, 1, 1, 1)
+
+
+def test_one_answer_of_another_length_is_seen() -> None:
+    wrk.check_lengths(round_of(1_000, 160_000), 160)
+    wrk.check_lengths(round_of(1_000, 160_000 + 64 * 160), 160)
+    for received in (159_999, 160_001 + 64 * 160):
+        with pytest.raises(wrk.WrongAnswersError):
+            wrk.check_lengths(round_of(1_000, received), 160)
+
+
+def test_cpu_of_this_process_goes_up() -> None:
+    window = machine.CpuWindow(lambda: [os.getpid()])
+    sum(range(200_000))
+    assert 0 < window.used_ns() < 10e9
+    assert os.getpid() in machine.tree(os.getppid())
+
+
+def test_cpu_of_a_child_that_ended_is_not_lost() -> None:
+    window = machine.CpuWindow(lambda: machine.tree(os.getpid()))
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert window.used_ns() > 0.18e9
+
+
+def side_row(key: str, cpu: float, ratio: float) -> dict[str, Any]:
+    figure = {"median": cpu, "low": cpu, "high": cpu}
+    names = ("cpu_us", "whole_us", "busy", "rate", "p50_us", "p99_us")
+    ratios_of = {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01}
+    same = dict.fromkeys(("ratio", "whole_ratio", "p99_ratio"), ratios_of)
+    return {"key": key, "name": f"<{key}>", "does": "x", **dict.fromkeys(names, figure), **same}
+
+
+def test_goals_show_met_missed_missing_and_unmeasured() -> None:
+    rows = [side_row("go", 9.0, 0.904), side_row("gin", 10.0, 0.86)]
+    results = {"side": {"rows": rows, "missing": {"nginx": "nginx is missing"}}}
+    table = list(goals.goals(results))
+    assert (table[0].met, table[1].met) == (True, False)
+    assert [g.measured for g in table if "nginx" in g.figure] == ["nginx is missing"]
+    assert table[-1].measured == goals.NOT_RUN
+
+
+def test_tables_name_what_is_missing() -> None:
+    figures = {"rows": [side_row("go", 9.0, 0.9)], "missing": {"gin": "go is missing"}}
+    assert any("**Missing**" in text and "go is missing" in text for text in tables.side(figures))
+
+
+def test_a_programs_own_figures_are_shown_whatever_they_are() -> None:
+    figures = {"pairs_per_cpu_second": 2.5e6, "lag": [{"sources": 1000, "lag_seconds": 0.25}]}
+    lines = tables.aggregator({"figures": figures})
+    assert "- pairs per cpu second: 2,500,000" in lines
+    assert "| 1,000 | 0.25 |" in lines
+    met = {g.figure: g.met for g in goals.goals({"aggregator": {"figures": figures}})}
+    assert met["aggregator: pairs a second and core, to the commit"] is True
+    assert met["aggregator: lag with 1,000 sources, NATS as it comes"] is True
+    assert met["aggregator: lag with 10,000 sources, NATS as it comes"] is None
+
+
+def test_a_lag_that_is_too_long_names_the_number_that_holds() -> None:
+    lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, 9), (6000, 2))]
+    rows = list(goals.goals({"aggregator": {"figures": {"lag": lags}}}))
+    assert [g.spread for g in rows if g.met is False] == ["it holds with 6,000 sources"]
+
+
+def test_a_section_whose_program_is_missing_says_so(tmp_path: Path) -> None:
+    run.keep(tmp_path, "tail", "make bench ONLY=tail", {"missing_program": "go is missing"})
+    page = report.write(tmp_path, tmp_path).read_text()
+    assert "Not measured: go is missing." in page
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    page = tmp_path / report.PAGE
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    text = report.write(tmp_path, tmp_path).read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+
+
+def test_picture_is_well_formed_whatever_the_names() -> None:
+    text = picture.bars([side_row("clickmill", 8.0, 1.0), side_row("fastapi", 300.0, 0.03)])
+    assert len([e for e in ET.fromstring(text).iter() if e.tag.endswith("rect")]) == 3
+
+
+def test_spread_of_one_round() -> None:
+    assert spread([3.0]).show() == "3.00 (3.00 to 3.00)"
