@@ -1,0 +1,223 @@
+"""The live page in real Chromium: what a person sees, does, and never has to see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
+from tests.fix_api import Api, OpenApi
+from tests.fix_system import SystemFactory
+from tests.wait import eventually
+
+TIMEOUT_MS = 10_000
+SEEN_WITHIN_S = 2.0
+PHONE: ViewportSize = {"width": 375, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A tab, and everything on it that should not have happened."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.console: list[str] = []
+        self.hosts: set[str] = set()
+        page.on("console", lambda m: self.console.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
+        page.on("request", self._asked)
+
+    def _asked(self, request: object) -> None:
+        url = urlsplit(str(getattr(request, "url", "")))
+        if url.scheme not in {"blob", "data"}:
+            self.hosts.add(url.netloc)
+
+    def check_quiet(self, url: str) -> None:
+        """Nothing in the console, no request but to this host."""
+        assert self.console == []
+        assert self.hosts == {urlsplit(url).netloc}
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Watched]:
+    context = browser.new_context(viewport=DESKTOP, timezone_id="Europe/Berlin", locale="en-GB")
+    context.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    yield Watched(context.new_page())
+    context.close()
+
+
+def number(page: Page, selector: str) -> int:
+    text = (page.text_content(selector) or "").replace(",", "")
+    return int(text) if text.isdigit() else -1
+
+
+def test_a_click_is_on_the_page_within_two_seconds(system: SystemFactory, tab: Watched) -> None:
+    running = system(flush_interval=1.0)
+    page = tab.page
+    page.goto(running.stats_url)
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    expect(page.locator("#half-hour")).to_have_text("0")
+    waits = []
+    for clicks in (1, 2, 3):
+        began = time.monotonic()
+        assert running.click(17) == 1
+        eventually(lambda n=clicks: number(page, "#half-hour") == n, 10)  # type: ignore[misc]
+        waits.append(time.monotonic() - began)
+    assert max(waits) < SEEN_WITHIN_S, waits
+    expect(page.locator("#top button")).to_have_count(1)
+    expect(page.locator("#banner-title")).to_have_text("Banner 17")
+    expect(page.locator("#banner-total")).to_have_text("3")
+    expect(page.locator("#sources")).to_have_text("1")
+    expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+    tab.check_quiet(running.stats_url)
+
+
+def hour_ago() -> int:
+    return int(datetime.now(UTC).timestamp()) // 60 * 60 - 1_800
+
+
+def test_choosing_a_banner_and_a_range_redraws(api: Api, tab: Watched, banner: int) -> None:
+    api.put({(banner, hour_ago()): 1_234, (banner, hour_ago() - 40 * 3_600): 766})
+    api.client.put(f"/banners/{banner}", json={"name": "Spring <b>sale</b>"}).raise_for_status()
+    page = tab.page
+    page.goto(api.url)
+    expect(page.locator("#state")).not_to_have_attribute("data-state", "waiting")
+    # By keyboard alone: to the field, the name, Enter; then along the ranges.
+    page.locator("#banner-id").focus()
+    page.keyboard.type("spring <b>sale</b>")
+    page.keyboard.press("Enter")
+    expect(page.locator("#banner-title")).to_have_text(f"Spring <b>sale</b> (banner {banner})")
+    expect(page.locator("#banner-total")).to_have_text("1,234")
+    expect(page.locator("#series")).to_have_attribute("data-points", "61")
+    drawn = page.locator("#series canvas").screenshot()
+    page.locator("input[name=range]:checked").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#banner-total")).to_have_text("2,000")
+    expect(page.locator("#step")).to_have_text("by hour, Europe/Berlin")
+    assert page.locator("#series canvas").screenshot() != drawn
+    assert page.evaluate("location.hash") == f"#banner={banner}&range=7d"
+    page.reload()
+    expect(page.locator("#banner-total")).to_have_text("2,000")
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    assert f"{banner}," in download.value.path().read_text()
+    tab.check_quiet(api.url)
+
+
+def test_a_range_of_ones_own_and_wrong_input(api: Api, tab: Watched, banner: int) -> None:
+    day = datetime(2024, 12, 10, 12, 56, tzinfo=UTC)
+    api.put({(banner, int(day.timestamp())): 42})
+    page = tab.page
+    page.goto(f"{api.url}/#banner={banner}")
+    expect(page.locator("#banner-total")).to_have_text("0")
+    page.locator("label:has(input[value=own])").click()
+    page.locator("#own-from").fill("2024-12-10T13:00")
+    page.locator("#own-to").fill("2024-12-10T15:00")
+    page.locator("#own-to").blur()
+    expect(page.locator("#banner-total")).to_have_text("42")
+    page.locator("#banner-id").fill("no such name")
+    page.locator("#banner-id").press("Enter")
+    expect(page.locator("#banner-problem")).to_contain_text("No banner has this name")
+    page.locator("#banner-id").fill("12345678")
+    page.locator("#banner-id").press("Enter")
+    expect(page.locator("#banner-problem")).to_contain_text("IDs go from 0 to")
+    tab.console.clear()  # Chromium itself notes a 404
+
+
+def test_top_banners_by_name(api: Api, tab: Watched, banner: int) -> None:
+    api.put({(banner, hour_ago()): 900_000})
+    api.client.put(f"/banners/{banner}", json={"name": "Busiest"}).raise_for_status()
+    page = tab.page
+    page.goto(api.url)
+    first = page.locator("#top button").first
+    expect(first).to_contain_text("Busiest")
+    expect(first).to_contain_text("900,000")
+    first.press("Enter")
+    expect(first).to_have_attribute("aria-current", "true")
+    page.locator("#top-range").select_option("30d")
+    expect(page.locator("#top button").first).to_contain_text("Busiest")
+    tab.check_quiet(api.url)
+
+
+def test_the_page_asks_for_the_token(open_api: OpenApi, tab: Watched) -> None:
+    api = open_api(stats_token="right-token")
+    page = tab.page
+    page.goto(api.url)
+    expect(page.locator("#ask")).to_be_visible()
+    assert [line for line in tab.console if "401" not in line] == []
+    tab.console.clear()
+    page.locator("#token").fill("wrong")
+    page.locator("#token").press("Enter")
+    expect(page.locator("#ask-problem")).to_be_visible()
+    page.locator("#token").fill("right-token")
+    page.locator("#token").press("Enter")
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    expect(page.locator("#ask")).not_to_be_visible()
+    page.reload()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    assert "right-token" not in page.url
+    page.goto(api.url + "/docs")
+    expect(page.locator(".opblock").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(api: Api, browser: Browser, scheme: str, banner: int) -> None:
+    api.put({(banner, hour_ago()): 77})
+    context = browser.new_context(
+        viewport=PHONE,
+        has_touch=True,
+        is_mobile=True,
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    tab = Watched(context.new_page())
+    page = tab.page
+    page.goto(f"{api.url}/#banner={banner}")
+    expect(page.locator("#banner-total")).to_have_text("77")
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for button in page.locator("button:visible:not(.hidden)").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 30
+    page.locator("#theme").tap()
+    page.locator("#theme").tap()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    tab.check_quiet(api.url)
+    context.close()
+
+
+def test_the_documentation_page(api: Api, tab: Watched) -> None:
+    tab.page.goto(api.url + "/docs")
+    expect(tab.page.locator(".opblock")).to_have_count(12)
+    tab.page.locator(".opblock-summary").first.click()
+    expect(tab.page.locator(".opblock-body").first).to_be_visible()
+    tab.check_quiet(api.url)
+
+
+def test_a_lost_connection_is_told_and_comes_back(open_api: OpenApi, tab: Watched) -> None:
+    api = open_api()
+    page = tab.page
+    page.goto(api.url)
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+    page.context.set_offline(True)
+    api.deps.stopping.set()  # the stream ends, and no other can be had
+    expect(page.locator("#state")).to_have_attribute("data-state", "gone")
+    expect(page.locator("#state-text")).to_have_text("Connection lost, trying again")
+    api.deps.stopping.clear()
+    page.context.set_offline(False)
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")

@@ -1,0 +1,126 @@
+"""`GET /live`: events once a second, one computation for all, bounded in life and in number."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from aggregator import live
+from tests.fix_api import Api, OpenApi
+from tests.wait import eventually
+
+
+def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def this_minute() -> int:
+    return int(time.time()) // 60 * 60
+
+
+def test_clicks_come_as_events(api: Api, banner: int) -> None:
+    api.put({(banner, this_minute() - 600): 40})
+    with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        stream = events(answer)
+        name, hello = next(stream)
+        assert name == "hello"
+        assert dict(hello["minutes"])[this_minute() - 600] >= 40
+        assert set(hello["pipeline"]) == {
+            "completeThrough", "freshnessSeconds", "sources", "silentSources",
+        }  # fmt: skip
+        name, first = next(stream)
+        assert name == "beat"
+        began = time.monotonic()
+        api.put({(banner, this_minute()): 30})
+        while str(banner) not in first["banners"]:
+            _, first = next(stream)
+            assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 1.5
+        assert first["clicks"] >= 30
+        assert first["clicksPerSecond"] >= first["banners"][str(banner)] > 0
+        times = [time.monotonic()]
+        for _ in range(3):
+            next(stream)
+            times.append(time.monotonic())
+        assert 1.5 < times[-1] - times[0] < 4.5
+
+
+def queries_so_far(api: Api) -> int:
+    return int(api.pool.get_stats()["requests_num"])
+
+
+def test_many_listeners_cost_one_computation(open_api: OpenApi) -> None:
+    api = open_api()
+    many = 30
+    got = [0] * many
+
+    def listen(n: int) -> None:
+        with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
+            for got[n], _ in enumerate(events(answer), 1):
+                if stop.is_set():
+                    return
+
+    stop = threading.Event()
+    threads = [threading.Thread(target=listen, args=(n,)) for n in range(many)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: min(got) >= 2, 20, "all listen")
+    before, began = queries_so_far(api), time.monotonic()
+    eventually(lambda: min(got) >= 5, 20, "three seconds more for everyone")
+    spent = time.monotonic() - began
+    asked = queries_so_far(api) - before
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert asked <= spent / live.QUIET_POLL_S + 4
+    listeners = "clickmill_live_listeners"
+    eventually(lambda: f"{listeners} 0.0" in api.client.get("/metrics").text, 10, "all are gone")
+
+
+def test_a_stream_ends_and_too_many_are_refused(
+    open_api: OpenApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "LIFE_S", 1.5)
+    monkeypatch.setattr(live, "MAX_LISTENERS", 2)
+    api = open_api()
+    with contextlib.ExitStack() as stack:
+        open_streams = []
+        for _ in range(2):
+            answer = stack.enter_context(httpx.stream("GET", api.url + "/live", timeout=10))
+            open_streams.append(answer.iter_lines())  # one that is dropped closes its answer
+            next(open_streams[-1])
+        third = api.client.get("/live")
+        assert (third.status_code, third.json()["code"]) == (429, "too_many_listeners")
+        assert "retry-after" in third.headers
+    with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
+        began = time.monotonic()
+        assert sum(1 for _ in answer.iter_lines()) > 3
+        assert time.monotonic() - began < 6
+
+
+def test_an_open_stream_does_not_hold_the_stop_up(open_api: OpenApi) -> None:
+    api = open_api()
+    with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        began = time.monotonic()
+        stopping = threading.Thread(target=api.stop)
+        stopping.start()
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            for _ in lines:
+                pass
+        stopping.join()
+        assert time.monotonic() - began < 4

@@ -1,0 +1,164 @@
+"""The register of banners: what it takes, what it refuses, and that nothing of that is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.refusals import RefusedError
+from aggregator.register import (
+    MAX_NAME_CHARS,
+    MAX_TARGET_CHARS,
+    BannerEntry,
+    check_name,
+    check_target,
+)
+from tests.fix_api import Api
+
+GOOD_TARGETS = [
+    "https://example.org", "http://example.org:8080/a/b?c=d&e=%20f#g", "HTTPS://EXAMPLE.ORG/",
+    "https://xn--bcher-kva.example/", "http://127.0.0.1/", "http://[2001:db8::1]:80/x",
+    "https://example.org/path/user@host", "https://example.org/?mail=a@b.example",
+    "https://example.org./", "http://localhost/'()*,;",
+    "https://example.org/" + "a" * (MAX_TARGET_CHARS - 20),
+]  # fmt: skip
+BAD_TARGETS = [
+    "", " ", "example.org", "//example.org/", "/path", "javascript:alert(1)",
+    "JaVaScRiPt:alert(1)", "data:text/html,<script>", "vbscript:x", "file:///etc/passwd",
+    "ftp://example.org/", "https:example.org", "https:/example.org", "https://", "https:///x",
+    "https://?x", "https://#x", "https://user@example.org/", "https://user:pw@example.org/",
+    "https://@example.org/", "https://example.org@evil.example/", "https://exa mple.org/",
+    "https://example.org/\r\nSet-Cookie: a=b", "https://example.org/\n", "\thttps://example.org/",
+    " https://example.org/", "https://example.org/ü", "https://bücher.example/",
+    "https://example.org/%", "https://example.org/%zz", "https://example.org\\@evil.example/",
+    "https://example.org:0/", "https://example.org:99999/", "https://example.org:x/",
+    "https://[::1", "https://[1.2.3.4]/", "https://exa%6dple.org/", "https://-/", "https://a..b/",
+    "https://example.org/" + "a" * MAX_TARGET_CHARS, "https://example.org/<script>",
+    "https://example.org/\x00", "https://.example.org/", 'https://example.org/"onload',
+]  # fmt: skip
+BAD_NAMES = [
+    "", "   ", "x" * (MAX_NAME_CHARS + 1), "x" * 10_000, "a\x00b", "a\nb", "a\rb", "a\tb",
+    "a\x1bb", "a\x7fb", "a\x85b", "a\u2028b", "a\u202eb", "a\u2066b",
+]  # fmt: skip
+BAD_BODIES = [
+    b"", b"{}", b"[]", b"null", b"x", b'{"name": 5}', b'{"name": ["x"]}', b'{"name": null}',
+    b'{"name": "x", "id": 5}', b'{"Name": "x"}', b'{"name": "\\ud800"}', b'{"name": "\xff"}',
+    b'{"name": "x"', b'{"target_url": {"a": 1}}', b'{"target_url": true}',
+]  # fmt: skip
+
+
+def put(api: Api, banner: int, body: Any) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return api.client.put(f"/banners/{banner}", content=content)
+
+
+def check_refused(api: Api, banner: int, answer: Any, code: str) -> None:
+    assert answer.status_code == 400, answer.text
+    assert set(answer.json()) == {"error", "code"}
+    assert answer.json()["code"] == code
+    assert api.client.get(f"/banners/{banner}").status_code == 404
+    assert (banner, None) not in api.told
+
+
+def test_the_life_of_an_entry(api: Api, banner: int) -> None:
+    url = f"/banners/{banner}"
+    assert api.client.get(url).json()["code"] == "unknown_banner"
+    first = {"name": "Frühling – 春 🌸", "target_url": "https://example.org/a?b=c#d"}
+    assert put(api, banner, first).json() == {"id": banner, **first}
+    assert api.client.get(url).json() == {"id": banner, **first}
+    assert api.told[-1:] == [(banner, first["target_url"])]
+    only_name = {"name": "Name"}
+    assert put(api, banner, only_name).json() == {"id": banner, "name": "Name", "target_url": None}
+    assert api.told[-1:] == [(banner, None)]
+    only_target = {"target_url": "http://example.org/"}
+    assert put(api, banner, only_target).json()["name"] is None
+    gone = api.client.delete(url)
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert api.told[-1:] == [(banner, None)]
+    assert api.client.delete(url).status_code == 404
+
+
+def test_pages_of_the_register(api: Api, banner: int) -> None:
+    ids = [50_000 + n for n in range(5)]
+    for number in ids:
+        put(api, number, {"name": f"n{number}"})
+    page = api.get("/banners", after=49_999, limit=3).json()
+    assert [b["id"] for b in page["banners"]] == ids[:3]
+    page = api.get("/banners", after=page["next"], limit=3).json()
+    assert [b["id"] for b in page["banners"]][:2] == ids[3:]
+    assert api.get("/banners", after=99_999).json() == {"banners": [], "next": None}
+    for query in ("limit=0", "limit=1001", "after=-1", "after=x", "limit=1&limit=1"):
+        assert api.client.get(f"/banners?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("target", GOOD_TARGETS)
+def test_good_targets(target: str) -> None:
+    assert check_target(target) == target
+
+
+@pytest.mark.parametrize("target", BAD_TARGETS)
+def test_bad_targets(api: Api, banner: int, target: str) -> None:
+    check_refused(api, banner, put(api, banner, {"target_url": target}), "invalid_target")
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names(api: Api, banner: int, name: str) -> None:
+    check_refused(api, banner, put(api, banner, {"name": name}), "invalid_name")
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+def test_bad_bodies(api: Api, banner: int, body: bytes) -> None:
+    check_refused(api, banner, put(api, banner, body), "invalid_body")
+
+
+def test_a_bad_part_stores_nothing_of_the_good_one(api: Api, banner: int) -> None:
+    body = {"name": "good", "target_url": "javascript:alert(1)"}
+    check_refused(api, banner, put(api, banner, body), "invalid_target")
+    query = api.client.put(f"/banners/{banner}?name=x", json={"name": "x"})
+    check_refused(api, banner, query, "unknown_parameter")
+
+
+@given(st.text(max_size=80))
+def test_no_target_breaks_out_of_a_header(text: str) -> None:
+    for url in (text, "https://example.org/" + text, "https://" + text):
+        try:
+            target = check_target(url)
+        except RefusedError:
+            continue
+        assert target == url
+        assert target.isascii()
+        assert not any(ord(char) <= 32 or ord(char) == 127 for char in target)
+        assert target.lower().startswith(("http://", "https://"))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(min_size=1, max_size=MAX_NAME_CHARS))
+def test_names_that_pass_come_back_as_they_are(api: Api, name: str) -> None:
+    try:
+        check_name(name)
+    except RefusedError:
+        return
+    assert put(api, 60_000, {"name": name}).json()["name"] == name
+    assert api.client.get("/banners/60000").json()["name"] == name
+
+
+def test_targets_for_the_workers_come_in_pages(open_api: Any, api: Api) -> None:
+    fresh = open_api()
+    register = fresh.register
+    assert fresh.run(register.targets()) == (b"{}", None)
+    long = "https://example.org/" + "a" * 1_900
+    for number in range(600):
+        fresh.run(register.put(number, BannerEntry(target_url=long)))
+    seen: dict[str, str] = {}
+    after, pages = -1, 0
+    while after is not None:
+        body, after = fresh.run(register.targets(after))
+        assert len(body) < 1_000_000
+        seen |= json.loads(body)
+        pages += 1
+    assert pages == 2
+    assert seen == {str(n): long for n in range(600)}

@@ -1,0 +1,150 @@
+"""NATS over TLS: a worker delivers through it; a server without it, or a stranger, gets no word."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clickmill import bus
+from stack import embedded_nats
+from stack.ports import free_port
+from tests.fix_worker import Worker, counts
+from tests.raw import ask
+
+PATIENCE_S = 1.5
+PASSWORD = "the-password-of-nats"
+CONFIG = """\
+listen: 127.0.0.1:{port}
+authorization {{ user: clickmill, password: "{password}" }}
+jetstream {{ store_dir: "{home}/store", max_file_store: 256MB }}
+tls {{ cert_file: "{home}/server.crt", key_file: "{home}/server.key" }}
+"""
+
+
+def make_certificates(home: Path) -> Path:
+    """An authority of our own and a server's certificate by it; the authority's file."""
+    if shutil.which("openssl") is None:
+        pytest.fail("openssl is missing: `scripts/os-packages test` gets it")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    alt = home / "alt"
+    alt.write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for words in (
+        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj",
+         "/CN=clickmill test authority"],
+        ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=nats"],
+        ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+         "-CAcreateserial", "-days", "2", "-extfile", str(alt), "-out", "server.crt"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *words], cwd=home, check=True, capture_output=True)
+    return home / "ca.crt"
+
+
+class Secured:
+    """A nats-server that wants TLS and a password."""
+
+    def __init__(self, home: Path) -> None:
+        self.authority = make_certificates(home)
+        self.port = free_port()
+        config = home / "nats.conf"
+        config.write_text(CONFIG.format(port=self.port, password=PASSWORD, home=home))
+        self.address = f"tls://clickmill:{PASSWORD}@127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [str(embedded_nats.binary()), "-c", str(config)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        return self.address
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    server = Secured(tmp_path)
+    yield server
+    server.stop()
+
+
+async def reaches(url: str) -> bool:
+    """Whether a connection stands within PATIENCE_S."""
+    try:
+        client = await asyncio.wait_for(bus.connect(url, "test"), PATIENCE_S)
+    except TimeoutError:
+        return False
+    await bus.close(client)
+    return True
+
+
+def test_a_worker_delivers_over_tls(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.authority))
+    home = tmp_path / "worker"
+    home.mkdir()
+    worker = Worker(secured, home, {})
+    worker.start()
+    try:
+        with counts(worker, {1: 1}):
+            assert ask(worker.port, "POST", "/counter/1").status == 200
+    finally:
+        worker.close()
+    assert PASSWORD not in worker.text
+
+
+def test_an_unknown_authority_is_refused(secured: Secured) -> None:
+    assert not asyncio.run(reaches(secured.url))
+
+
+def test_a_wrong_password_is_refused(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.authority))
+    assert asyncio.run(reaches(secured.url))
+    assert not asyncio.run(reaches(secured.url.replace(PASSWORD, "another")))
+
+
+def test_a_server_without_tls_never_hears_the_password(tmp_path: Path) -> None:
+    """As somebody in between would do it: the greeting of a server that wants no TLS."""
+    heard: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def greet() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(0.5)
+                connection.sendall(
+                    b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,'
+                    b'"auth_required":true,"headers":true,"proto":1}\r\n'
+                )
+                try:
+                    while data := connection.recv(4096):
+                        heard.append(data)
+                        connection.sendall(b"PONG\r\n" * data.count(b"PING\r\n"))
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=greet)
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        assert not asyncio.run(reaches(f"tls://clickmill:{PASSWORD}@127.0.0.1:{port}"))
+        assert not heard, heard
+        assert asyncio.run(reaches(f"nats://clickmill:{PASSWORD}@127.0.0.1:{port}"))
+        assert PASSWORD.encode() in b"".join(heard), "the test itself hears nothing"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()

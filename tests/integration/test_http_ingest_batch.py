@@ -1,0 +1,154 @@
+"""`POST /clicks`: all of a batch or none of it, in JSON and in msgpack; over both ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.fix_worker import Worker, counts
+from tests.raw import Answer, ask
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+MAX_BODY = 1 << 20
+ENCODE = {JSON: lambda items: json.dumps(items).encode(), MSGPACK: msgspec.msgpack.encode}
+
+
+def send(worker: Worker, body: bytes, kind: str = JSON) -> Answer:
+    """The batch, with its content type."""
+    return ask(worker.port, "POST", "/clicks", body, [("Content-Type", kind)])
+
+
+def click(banner: Any, count: Any = 1) -> dict[str, Any]:
+    return {"bannerID": banner, "count": count}
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_a_batch_counts_whole(worker: Worker, kind: str) -> None:
+    items = [
+        {"bannerID": 1},
+        click(2, 5),
+        click(1, 1_000_000),
+        click(0),
+        click(99_998),
+        {"bannerID": 2},
+    ]
+    with counts(worker, {1: 1_000_001, 2: 6, 0: 1, 99_998: 1}):
+        answer = send(worker, ENCODE[kind](items), kind)
+    assert answer.status == 200
+    assert answer.json == {"status": "counted", "clicks": 1_000_009}
+    assert answer.get("access-control-allow-origin") == "*"
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_ten_thousand_items_and_not_one_more(worker: Worker, kind: str) -> None:
+    with counts(worker, {3: 10_000}):
+        answer = send(worker, ENCODE[kind]([{"bannerID": 3}] * 10_000), kind)
+        assert answer.json["clicks"] == 10_000
+        answer = send(worker, ENCODE[kind]([{"bannerID": 3}] * 10_001), kind)
+        assert (answer.status, answer.json["code"]) == (400, "invalid_batch")
+        assert "10000" in answer.json["error"]
+
+
+def test_content_types(worker: Worker) -> None:
+    """text/plain is what a browser's sendBeacon says of a string."""
+    good = ["application/json; charset=utf-8", "APPLICATION/JSON", "text/plain;charset=UTF-8"]
+    bad = [
+        "application/xml",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+    ]
+    with counts(worker, {4: len(good) + 1}):
+        for kind in good:
+            assert send(worker, b'[{"bannerID": 4}]', kind).status == 200, kind
+        assert ask(worker.port, "POST", "/clicks", b'[{"bannerID": 4}]').status == 200
+        for kind in bad:
+            answer = send(worker, b'[{"bannerID": 4}]', kind)
+            assert (answer.status, answer.json["code"]) == (415, "unsupported_media_type"), kind
+
+
+def test_an_empty_batch(worker: Worker) -> None:
+    with counts(worker, {}):
+        assert send(worker, b"[]").json == {"status": "counted", "clicks": 0}
+
+
+BAD_ITEMS: list[Any] = [
+    {}, {"count": 1}, click("17"), click(-1), click(1.5), click(True), click(None), click([1]),
+    click(10**30), click(1, 0), click(1, -1), click(1, 1_000_001), click(1, "2"), click(1, 1.5),
+    click(1, None), click(1, True), 17, "17", None, [1, 2], [],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_bad_item_anywhere_is_named_and_nothing_counted(
+    worker: Worker, kind: str, place: str
+) -> None:
+    index = {"first": 0, "middle": 50, "last": 99}[place]
+    with counts(worker, {}):
+        for bad in BAD_ITEMS:
+            if kind == MSGPACK and bad == click(10**30):
+                continue  # beyond what msgpack can hold
+            items: list[Any] = [click(5)] * 100
+            items[index] = bad
+            answer = send(worker, ENCODE[kind](items), kind)
+            assert (answer.status, answer.json["code"]) == (400, "invalid_batch"), (bad, answer)
+            assert answer.json["error"].startswith(f"item {index}: "), (bad, answer)
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+@pytest.mark.parametrize("banner", [100_000, 2**31, 2**32 + 1, 2**53])
+def test_an_unknown_banner_anywhere_is_named(worker: Worker, kind: str, banner: int) -> None:
+    with counts(worker, {}):
+        for index in (0, 50, 99):
+            items = [click(6)] * 100
+            items[index] = click(banner)
+            answer = send(worker, ENCODE[kind](items), kind)
+            assert (answer.status, answer.json["code"]) == (400, "unknown_banner")
+            assert answer.json["error"].startswith(f"item {index}: ")
+            assert str(banner) in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"null", b"17", b'"x"', b"[", b"]", b'[{"bannerID": 7}', b'[{"bannerID": 7},]',
+        b'[{"bannerID": 7}] x', b'[{"bannerID": 7}][{"bannerID": 7}]', b'{"bannerID": 7}',
+        b"\xff\xfe",
+        b'[{"bannerID": NaN}]', b'[{"bannerID": 07}]', b"[" * 100_000, b'[{"a":' * 50_000,
+        b'\xef\xbb\xbf[{"bannerID": 7}]', "[{'bannerID': 7}]".encode("utf-16"),
+        b"bannerID=7", b"\x00" * 1000, b"[" + b"\xed\xa0\x80" + b"]",
+    ],
+)  # fmt: skip
+def test_what_is_no_batch_is_400(worker: Worker, body: bytes) -> None:
+    with counts(worker, {}):
+        for kind in (JSON, MSGPACK):
+            answer = send(worker, body, kind)
+            assert (answer.status, answer.json["code"]) == (400, "invalid_batch"), answer
+            assert len(answer.json["error"]) < 400
+
+
+def test_fields_that_are_not_ours_are_let_be(worker: Worker) -> None:
+    with counts(worker, {7: 1}):
+        assert (
+            send(worker, b'[{"bannerID": 7, "page": "/x", "at": [1, {"y": null}]}]').status == 200
+        )
+
+
+def test_the_last_of_two_same_names_counts(worker: Worker) -> None:
+    with counts(worker, {9: 1}):
+        assert send(worker, b'[{"bannerID": 8, "bannerID": 9}]').status == 200
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_the_size_of_a_body(worker: Worker, kind: str) -> None:
+    body = ENCODE[kind]([click(10)])
+    padded = body + b" " * (MAX_BODY - len(body)) if kind == JSON else body
+    with counts(worker, {10: 1}):
+        assert send(worker, padded, kind).status == 200
+        for size in (MAX_BODY + 1, 10_000_000):
+            answer = send(worker, body + b" " * (size - len(body)), kind)
+            assert (answer.status, answer.json["code"]) == (413, "body_too_large")

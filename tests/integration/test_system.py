@@ -1,0 +1,270 @@
+"""The whole system, as `clickmill up` runs it: what dies comes back, and the figures stay exact."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.ports import free_port
+from tests.fix_nats import NatsServer
+from tests.fix_postgres import PostgresServer
+from tests.fix_system import System, SystemFactory, status
+from tests.wait import eventually
+
+BANNER = 17
+
+
+class Clicker:
+    """A client that clicks all the while, each time on a new connection.
+
+    `answered` counts the 200s, `refused` answers with another status. A broken connection is
+    neither: that click may or may not be counted.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.answered = self.refused = self.broken = 0
+        self._url = f"{url}/counter/{BANNER}"
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._end.wait(0.005):
+            got = status(self._url, "POST")
+            self.answered += got == 200
+            self.broken += got == 0
+            self.refused += got not in (0, 200)
+
+    def check(self, system: System) -> None:
+        """Every answered click is there, and at most the broken ones besides."""
+        eventually(lambda: system.counts(BANNER) >= self.answered, 20, "all answered clicks")
+        assert self.answered > 0
+        assert self.answered <= system.counts(BANNER) <= self.answered + self.broken
+
+    @classmethod
+    @contextlib.contextmanager
+    def at_work(cls, url: str) -> Iterator[Clicker]:
+        clicker = cls(url)
+        clicker._thread.start()
+        try:
+            eventually(lambda: clicker.answered > 5, 10, "clicks are answered")
+            yield clicker
+        finally:
+            clicker._end.set()
+            clicker._thread.join()
+
+
+def replaced(system: System, name: str, pid: int) -> bool:
+    return system.children().get(name, pid) != pid
+
+
+def serving(system: System) -> bool:
+    return system.click(BANNER + 1) == 1
+
+
+def test_a_click_is_in_the_statistics_and_still_there_after_a_restart(
+    system: SystemFactory, tmp_path: Path
+) -> None:
+    home = tmp_path / "a 'Straße' with \"spaces\""
+    home.mkdir()
+    first = system(data_dir=home)
+    assert first.click(BANNER, 25) == 25
+    first.wait_counts(BANNER, 25, timeout=5)
+    assert first.stop(signal.SIGINT) == 0
+    again = system(data_dir=home)
+    again.wait_counts(BANNER, 25)
+    assert again.click(BANNER, 5) == 5
+    again.wait_counts(BANNER, 30)
+
+
+def test_what_it_prints_at_the_end_works_as_it_stands(system: SystemFactory) -> None:
+    one = system()
+    line = next(line for line in one.output.splitlines() if "curl " in line)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert '"counted"' in done.stdout
+    assert '"Counts":1' in done.stdout
+    for url in re.findall(r"^  (?:statistics|live page) +(\S+)", one.output, re.MULTILINE):
+        assert status(url) == 200, url
+
+
+def test_clicks_stop_at_a_signal_and_none_is_lost(system: SystemFactory, tmp_path: Path) -> None:
+    one = system(data_dir=tmp_path, workers=2)
+    with Clicker.at_work(one.url) as clicker:
+        assert one.stop() == 0
+    clicker.check(system(data_dir=tmp_path))
+
+
+def test_nats_away_and_back(system: SystemFactory, nats: NatsServer) -> None:
+    one = system(nats_url=nats.url)
+    assert one.click(BANNER, 10) == 10
+    one.wait_counts(BANNER, 10)
+    nats.stop()
+    eventually(lambda: one.ready_status() == 503, 15, "ingest says that NATS is away")
+    assert one.click(BANNER, 10) == 10
+    nats.start()
+    eventually(lambda: one.ready_status() == 200, 20, "ingest is ready again")
+    one.wait_counts(BANNER, 20)
+
+
+def test_postgres_away_and_back(system: SystemFactory, own_postgres: PostgresServer) -> None:
+    one = system(postgres_dsn=own_postgres.dsn)
+    assert one.click(BANNER, 10) == 10
+    one.wait_counts(BANNER, 10)
+    own_postgres.stop(signal.SIGQUIT)
+    eventually(lambda: one.ready_status(stats=True) == 503, 15, "the aggregator says so")
+    assert one.click(BANNER, 10) == 10
+    own_postgres.start()
+    eventually(lambda: one.ready_status(stats=True) == 200, 20, "the aggregator is ready again")
+    one.wait_counts(BANNER, 20)
+
+
+@pytest.mark.parametrize("name", ["nats", "postgres", "aggregator"])
+def test_a_killed_part_comes_back(system: SystemFactory, name: str) -> None:
+    one = system()
+    with Clicker.at_work(one.url) as clicker:
+        pid = one.children()[name]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: replaced(one, name, pid), 10, f"{name} is back")
+        eventually(lambda: one.ready_status(stats=True) == 200, 20, "the aggregator is ready")
+    assert (clicker.refused, clicker.broken) == (0, 0)
+    clicker.check(one)
+
+
+def test_a_killed_worker_comes_back_however_often(system: SystemFactory) -> None:
+    one = system()
+    with Clicker.at_work(one.url) as clicker:
+        for _ in range(3):
+            pid = one.children()["ingest-1"]
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: replaced(one, "ingest-1", pid), 5, "another worker")  # type: ignore[misc]
+            eventually(lambda: serving(one), 5, "it serves")
+    assert clicker.refused == 0
+    clicker.check(one)
+
+
+def test_a_worker_that_stands_still_is_replaced(system: SystemFactory) -> None:
+    one = system()
+    assert one.click(BANNER, 10) == 10
+    pid = one.children()["ingest-1"]
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: replaced(one, "ingest-1", pid), 10, "it is replaced")
+    eventually(lambda: serving(one), 5, "the new one serves")
+    one.wait_counts(BANNER, 10)
+    assert "no sign of life" in one.output
+
+
+def test_reload_replaces_every_worker_and_loses_nothing(system: SystemFactory) -> None:
+    one = system(workers=2)
+    before = one.children()
+    with Clicker.at_work(one.url) as clicker:
+        one.signal(signal.SIGHUP)
+        eventually(lambda: "2 of 2 workers replaced" in one.output, 30, "the reload is done")
+    after = one.children()
+    assert not {before["ingest-1"], before["ingest-2"]} & set(after.values())
+    assert (after["nats"], after["aggregator"]) == (before["nats"], before["aggregator"])
+    assert clicker.refused == 0
+    clicker.check(one)
+
+
+def test_killed_itself_it_leaves_nobody_behind(system: SystemFactory, tmp_path: Path) -> None:
+    one = system(data_dir=tmp_path, workers=2)
+    with Clicker.at_work(one.url) as clicker:
+        one.process.kill()
+        one.process.wait()
+        one.wait_gone()
+        one.exit_code = 0  # nothing is left for the fixture to stop
+    again = system(data_dir=tmp_path, port=one.port, stats_port=one.stats_port)
+    clicker.check(again)
+
+
+def test_a_second_one_on_the_same_data_is_refused(system: SystemFactory) -> None:
+    one = system()
+    for port, stats_port in ((free_port(), free_port()), (one.port, one.stats_port)):
+        done = _run("up", data_dir=one.data_dir, port=port, stats_port=stats_port)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert f"as process {one.pid}" in done.stderr
+        assert "--data-dir" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--port", "--stats-port"])
+def test_a_port_that_is_taken(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"port": free_port(), "stats_port": free_port()}
+        ports[flag[2:].replace("-", "_")] = port
+        done = _run("up", data_dir=tmp_path / "data", **ports)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Port {port} on 127.0.0.1 is taken by another program: stop that program, "
+        f"or choose another port with {flag}.\n"
+    )
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_a_wrong_setting_ends_it_before_anything_starts(tmp_path: Path) -> None:
+    done = _run("up", data_dir=tmp_path / "data", workers="many")
+    assert done.returncode == 2
+    assert "CLICKMILL_WORKERS is 'many': it must be a whole number from 0 to 256." in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_worker_alone_needs_to_know_nats(tmp_path: Path) -> None:
+    done = _run("ingest", data_dir=tmp_path)
+    assert done.returncode == 2
+    assert "CLICKMILL_NATS_URL is not given" in done.stderr
+
+
+def test_a_signal_while_it_starts(system: SystemFactory) -> None:
+    one = system(ready=False)
+    eventually(lambda: (one.data_dir / "postgres.new").exists(), 10, "the database is being made")
+    assert one.stop() == 0
+    system(data_dir=one.data_dir).wait_counts(BANNER, 0)
+
+
+def test_ingest_and_aggregator_on_their_own(
+    system: SystemFactory, nats: NatsServer, database: str
+) -> None:
+    one = system("aggregator", nats_url=nats.url, postgres_dsn=database)
+    two = system("ingest", nats_url=nats.url, workers=2)
+    assert two.click(BANNER, 10) == 10
+    one.wait_counts(BANNER, 10)
+    assert set(one.children()) == {"aggregator"}
+    assert set(two.children()) == {"ingest-1", "ingest-2"}
+
+
+def test_doctor_finds_all_well_and_then_what_is_wrong(system: SystemFactory) -> None:
+    one = system()
+    ports = {"port": one.port, "stats_port": one.stats_port}
+    well = _run("doctor", data_dir=one.data_dir, **ports)
+    assert well.returncode == 0, well.stdout
+    assert "Everything is well." in well.stdout
+    one.stop()
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    ill = _run("doctor", data_dir=one.data_dir, nats_url=nowhere, **ports)
+    assert ill.returncode == 1
+    assert "wrong  NATS: can't be reached (no answer within 3 s)" in ill.stdout
+    assert ill.stderr == ""
+    assert "wrong  Postgres: its embedded server is not running" in ill.stdout
+
+
+def _run(command: str, **given: object) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CLICKMILL_")}
+    env |= {f"CLICKMILL_{name.upper()}": str(value) for name, value in given.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "stack.cli", command],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
