@@ -1,5 +1,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+cdef enum:
+    EPOCHS = 3
+
 cdef struct Epoch:
     uint64_t seq
     int64_t minute
@@ -18,14 +21,14 @@ cdef struct Header:
     uint64_t inode
     uint64_t device
     uint64_t reserved[4]
-    Epoch epochs[2]
+    Epoch epochs[EPOCHS]
 
 
 cdef class Counters:
     cdef Header *header
-    cdef uint64_t *counts[2]
-    cdef uint32_t *touched[2]
-    cdef uint32_t touched_n[2]
+    cdef uint64_t *counts[EPOCHS]
+    cdef uint32_t *touched[EPOCHS]
+    cdef uint32_t touched_n[EPOCHS]
     cdef uint32_t now_active
     cdef size_t size
     cdef readonly uint32_t capacity
@@ -36,7 +39,9 @@ cdef class Counters:
     cdef bint count(self, uint64_t banner_id, uint64_t clicks) noexcept
     cdef void add(self, uint32_t banner_id, uint64_t clicks) noexcept
     cdef void enter_minute(self, int64_t minute, int64_t now_ns) noexcept
-    cdef void freeze(self, int64_t minute, int64_t now_ns) noexcept
+    cdef int clear_side(self) noexcept
+    cdef int frozen_side(self, uint64_t from_seq) noexcept
+    cdef void freeze(self, uint32_t into, int64_t minute, int64_t now_ns) noexcept
     cdef list drain(self, uint32_t side, int64_t sealed_at)
     cdef void sort_touched(self, uint32_t side) noexcept
     cpdef int64_t now(self)

@@ -17,7 +17,8 @@ class CountersError(Exception): ...
 
 @final
 class Counters:
-    """Two epochs of click counts in one mapped file: one counts, the other is being sealed."""
+    """Three epochs of click counts in one mapped file: one counts, one is being sealed, and one
+    is there for the minute that begins meanwhile."""
 
     clock_offset: int
     """Seconds added to the clock: 0, but for tests of clocks that jump."""
@@ -42,23 +43,24 @@ class Counters:
         has an ID over the maximum. Items have integers
         `bannerID` and `count`, validated before: 0 <= bannerID < 2**64."""
     def flip(self, now_ns: int | None = None) -> bool:
-        """Freeze the active epoch, if it has clicks and the other is clear; whether it did."""
+        """Freeze the active epoch, if it has clicks and no other is frozen; whether it did."""
     def frozen(self) -> list[Part]:
-        """The frozen epoch's parts; empty where it is clear. Changes nothing."""
-    def active(self, sealed_at: int) -> list[Part]:
-        """The active epoch's parts, for an adopter: its process must be dead."""
+        """The oldest frozen epoch's parts; empty where none is. Changes nothing."""
+    def rest(self, sealed_at: int) -> list[Part]:
+        """Everything, oldest first, for an adopter: the frozen epochs' parts, and the active
+        one's, sealed at this moment (Unix nanoseconds). Its process must be dead."""
     def clear(self) -> None:
-        """Forget the frozen epoch. Only after its frames are on disk."""
+        """Forget the oldest frozen epoch. Only after its frames are on disk."""
     def now(self) -> int:
         """The clock that clicks are counted by, in Unix nanoseconds."""
     def idle_as_of(self) -> int:
-        """Now (Unix nanoseconds), if both epochs are empty; else 0."""
+        """Now (Unix nanoseconds), if all epochs are empty; else 0."""
     @property
     def active_minute(self) -> int:
         """The active epoch's minute; -1 before its first click."""
     @property
     def pending(self) -> int:
-        """Clicks in both epochs: counted, not yet in the spool (or just now being cleared)."""
+        """Clicks in all epochs: counted, not yet in the spool (or just now being cleared)."""
     @property
     def total(self) -> int:
         """All clicks of this source since its first."""
@@ -67,7 +69,7 @@ class Counters:
         """The seq that the active epoch's first part has or will have."""
     @property
     def next_seq(self) -> int:
-        """The first seq that neither epoch needs."""
+        """The first seq that no epoch needs."""
     @property
     def source(self) -> UUID: ...
     @property

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False
-"""The click counters of one worker: two epochs in one mapped, fully allocated file.
+"""The click counters of one worker: three epochs in one mapped, fully allocated file.
 
 Why Cython: this is the one line of the system that runs for each click. Why mapped: the pages
 belong to the kernel, so that a process may die at any instruction and leave its counts behind.
-Why two epochs: one counts while the other, frozen, is being sealed; nobody waits.
+Why epochs: one counts while another, frozen, is being sealed; nobody waits. Why three: the
+minute may end while a disk takes its time, and the next minute's clicks need a place of their own.
 
 Layout: a header page (struct Header), then for each epoch `capacity` counts (u64). The list of
 the IDs touched lives in ordinary memory: recovery trusts the counts alone and reads them all.
@@ -40,7 +41,7 @@ cdef extern from *:
 
 cdef enum:
     PAGE = 4096
-    VERSION = 1
+    VERSION = 2
     NO_MINUTE = -1
     SECONDS_PER_MINUTE = 60
 
@@ -85,10 +86,11 @@ cdef class Counters:
         self.clock_offset = 0
 
     def __dealloc__(self):
+        cdef int side
         if self.header != NULL:
             munmap(self.header, self.size)
-        free(self.touched[0])
-        free(self.touched[1])
+        for side in range(EPOCHS):
+            free(self.touched[side])
 
     @staticmethod
     def create(path, bytes source, str boot_id, uint32_t capacity):
@@ -128,7 +130,7 @@ cdef class Counters:
                 raise CountersError(f"{path} is no counters file: set it aside")
             version = int.from_bytes(head[8:12], "little")
             capacity = int.from_bytes(head[12:16], "little")
-            if version != VERSION or size != PAGE + capacity * 16:
+            if version != VERSION or size != PAGE + capacity * 8 * EPOCHS:
                 raise CountersError(
                     f"{path} is of version {version} with {capacity} IDs in {size} bytes: "
                     f"this program reads version {VERSION}; start the one that wrote it"
@@ -144,7 +146,7 @@ cdef class Counters:
         cdef void *base
         cdef int side
         self.capacity = capacity
-        self.size = PAGE + <size_t>capacity * 16
+        self.size = PAGE + <size_t>capacity * 8 * EPOCHS
         if allocate:
             # Blocks for all of it now: a sparse page on a full disk would be SIGBUS at a click.
             error = posix_fallocate(fd, 0, self.size)
@@ -155,7 +157,7 @@ cdef class Counters:
         if base == MAP_FAILED:
             raise MemoryError(f"the click counters ({self.size} bytes) can't be mapped")
         self.header = <Header *>base
-        for side in range(2):
+        for side in range(EPOCHS):
             self.counts[side] = <uint64_t *>(<char *>base + PAGE) + <size_t>capacity * side
             self.touched[side] = <uint32_t *>calloc(capacity, sizeof(uint32_t))
             self.touched_n[side] = 0
@@ -167,8 +169,8 @@ cdef class Counters:
         cdef int side
         cdef uint32_t i
         cdef uint64_t total
-        self.now_active = self.header.active & 1
-        for side in range(2):
+        self.now_active = min(self.header.active, <uint32_t>(EPOCHS - 1))
+        for side in range(EPOCHS):
             total = 0
             for i in range(self.capacity):
                 if self.counts[side][i]:
@@ -208,17 +210,43 @@ cdef class Counters:
 
     cdef void enter_minute(self, int64_t minute, int64_t now_ns) noexcept:
         """The first click of another minute: give it an epoch of its own, if one is clear."""
-        cdef uint32_t side = self.now_active
-        if self.touched_n[side] == 0:
-            self.header.epochs[side].minute = minute
-        elif self.touched_n[1 - side] == 0:
-            self.freeze(minute, now_ns)
-        # Else the frozen epoch is still being sealed: this click smears into the older minute.
+        cdef int side
+        if self.touched_n[self.now_active] == 0:
+            self.header.epochs[self.now_active].minute = minute
+            return
+        side = self.clear_side()
+        if side >= 0:
+            self.freeze(side, minute, now_ns)
+        # Else nothing can be sealed for a minute and more: this click smears into the older one.
 
-    cdef void freeze(self, int64_t minute, int64_t now_ns) noexcept:
+    cdef int clear_side(self) noexcept:
+        """The first epoch that holds no click and is not the active one; -1 where there is none.
+
+        The first, not the next in turn: so the third stays out of memory until it is needed.
+        """
+        cdef int side
+        for side in range(EPOCHS):
+            if side != <int>self.now_active and self.touched_n[side] == 0:
+                return side
+        return -1
+
+    cdef int frozen_side(self, uint64_t from_seq) noexcept:
+        """The frozen epoch of the lowest seq from this one on; -1 where there is none."""
+        cdef int side, found = -1
+        for side in range(EPOCHS):
+            if side == <int>self.now_active or self.touched_n[side] == 0:
+                continue
+            if self.header.epochs[side].seq < from_seq:
+                continue
+            if found < 0 or self.header.epochs[side].seq < self.header.epochs[found].seq:
+                found = side
+        return found
+
+    cdef void freeze(self, uint32_t into, int64_t minute, int64_t now_ns) noexcept:
+        """Stop counting in the active epoch, and go on in the clear one `into`."""
         cdef uint32_t side = self.now_active
         cdef Epoch *old = &self.header.epochs[side]
-        cdef Epoch *new = &self.header.epochs[1 - side]
+        cdef Epoch *new = &self.header.epochs[into]
         old.frozen_at = now_ns
         new.seq = old.seq + parts_of(self.touched_n[side])
         new.base = old.base + old.total
@@ -226,9 +254,9 @@ cdef class Counters:
         new.minute = minute
         new.frozen_at = 0
         compiler_barrier()
-        self.header.active = 1 - side
+        self.header.active = into
         compiler_barrier()
-        self.now_active = 1 - side
+        self.now_active = into
 
     # --- for Python ---------------------------------------------------------------------------
 
@@ -271,17 +299,22 @@ cdef class Counters:
 
     def flip(self, now_ns=None):
         cdef int64_t now = self.now() if now_ns is None else now_ns
-        if self.touched_n[self.now_active] == 0 or self.touched_n[1 - self.now_active] != 0:
+        if self.touched_n[self.now_active] == 0 or self.frozen_side(0) >= 0:
             return False
-        self.freeze(NO_MINUTE, now)
+        self.freeze(self.clear_side(), NO_MINUTE, now)
         return True
 
     def frozen(self):
-        cdef uint32_t side = 1 - self.now_active
-        return self.drain(side, self.header.epochs[side].frozen_at)
+        cdef int side = self.frozen_side(0)
+        return [] if side < 0 else self.drain(side, self.header.epochs[side].frozen_at)
 
-    def active(self, int64_t sealed_at):
-        return self.drain(self.now_active, sealed_at)
+    def rest(self, int64_t sealed_at):
+        cdef list parts = []
+        cdef int side = self.frozen_side(0)
+        while side >= 0:
+            parts += self.drain(side, self.header.epochs[side].frozen_at)
+            side = self.frozen_side(self.header.epochs[side].seq + 1)
+        return parts + self.drain(self.now_active, sealed_at)
 
     cdef list drain(self, uint32_t side, int64_t sealed_at):
         """Parts by ascending ID, so that sealing again after a death gives the same parts."""
@@ -322,8 +355,10 @@ cdef class Counters:
                 k += 1
 
     def clear(self):
-        cdef uint32_t side = 1 - self.now_active
+        cdef int side = self.frozen_side(0)
         cdef uint32_t i
+        if side < 0:
+            return
         for i in range(self.touched_n[side]):
             self.counts[side][self.touched[side][i]] = 0
         self.header.epochs[side].total = 0
@@ -335,7 +370,7 @@ cdef class Counters:
         return (now.tv_sec + self.clock_offset) * 1_000_000_000 + now.tv_nsec
 
     def idle_as_of(self):
-        return 0 if self.touched_n[0] or self.touched_n[1] else self.now()
+        return 0 if self.touched_n[self.now_active] or self.frozen_side(0) >= 0 else self.now()
 
     @property
     def active_minute(self):
@@ -343,8 +378,11 @@ cdef class Counters:
 
     @property
     def pending(self):
-        cdef uint64_t both = self.header.epochs[0].total + self.header.epochs[1].total
-        return both
+        cdef uint64_t clicks = 0
+        cdef int side
+        for side in range(EPOCHS):
+            clicks += self.header.epochs[side].total
+        return clicks
 
     @property
     def total(self):

@@ -5,7 +5,7 @@ lock that the kernel drops with it, and whoever takes the lock next carries on. 
 knows the network. "Source", as in the tables and on the wire: where deltas come from.
 
     <data>/ingest/<uuid>/lock       held with flock for the source's whole life
-    <data>/ingest/<uuid>/counters   the two epochs; gone once they are sealed by an adopter
+    <data>/ingest/<uuid>/counters   the epochs; gone once they are sealed by an adopter
     <data>/ingest/<uuid>/spool/     the frames
 """
 
@@ -119,18 +119,15 @@ class Source:
         failpoint("adopt.discard")
 
     def _rest(self, counters: Counters) -> list[wire.Frame]:
-        """The frames that are missing: the frozen epoch's, the active one's, a closing one."""
+        """The frames that are missing: the epochs', the last of them marked closed."""
         if not self.trusted:
             return []
-        frozen, now = counters.frozen(), counters.now()
-        last = counters.active(now)
-        frames = self.frames(frozen) + self.frames(last, closed=True)
+        now = counters.now()
+        frames = self.frames(counters.rest(now), closed=True)
         if not frames and not self.spool.last_closed:
             seq = max(counters.next_seq, self.spool.last_seq + 1)
             minute = wire.minute_of(now / 1e9)
             frames = [wire.Frame(self.id, seq, minute, now, counters.total, True, b"", b"")]
-        elif frames and not frames[-1].closed:
-            frames[-1] = frames[-1]._replace(closed=True)
         return frames
 
     def remove(self) -> None:

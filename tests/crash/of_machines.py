@@ -19,6 +19,7 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 HOUR, YEAR = 3600, 365 * 86_400
 SLACK_S = 0.5
 """What a loaded machine may add to one interval and one sync."""
+SLOW_DISK_S = 0.4
 COUNTERS_BOOT_ID = slice(32, 68)
 
 
@@ -66,6 +67,18 @@ def spool_errors(stage: Stage, times: int) -> None:
 
 def _complains(worker: Worker) -> bool:
     return "can't be written" in worker.output or "failpoint" in worker.output
+
+
+def slow_disk_at_minute_edges(stage: Stage, minutes: int) -> None:
+    """Each append takes longer than the flush interval: the minutes end while one is under way."""
+    stage.aggregator()
+    for _ in range(2):
+        stage.worker(f"ingest.appended=sleep:{SLOW_DISK_S}")
+    stage.load()
+    end = wire.minute_of(time.time()) + minutes
+    eventually(lambda: wire.minute_of(time.time()) >= end, 60 * minutes + 5, "the minutes are over")
+    time.sleep(3 * SLOW_DISK_S)
+    stage.check()
 
 
 def spool_damaged(stage: Stage, times: int) -> None:

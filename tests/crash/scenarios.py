@@ -72,6 +72,8 @@ SCENARIOS = (
     Scenario("spool disk full for N seconds, then freed",
              of_machines.spool_disk_full, 3, 60, _needs("mount")),
     Scenario("spool write and sync errors, N workers", of_machines.spool_errors, 2, 20),
+    Scenario("a slow disk (0.4 s an append) at N minute edges",
+             of_machines.slow_disk_at_minute_edges, 0, 5),
     Scenario("N frames damaged in the only spool that has them",
              of_machines.spool_damaged, 1, 4, proves="reported"),
     Scenario("clock by an hour, to 1970 and to 2099, N rounds",

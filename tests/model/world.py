@@ -325,7 +325,7 @@ class World:
         path = directory / "counters"
         if path.exists():
             counters = Counters.open(path)
-            for seq, *_, counts in counters.frozen() + counters.active(0):
+            for seq, *_, counts in counters.rest(0):
                 if seq > max(last, mark):
                     clicks += sum(memoryview(counts).cast("Q"))
         return clicks

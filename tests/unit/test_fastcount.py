@@ -55,7 +55,8 @@ class Twin:
     """What ingest/_fastcount.pyx does, said in Python."""
 
     def __init__(self) -> None:
-        self.active, self.frozen = Epoch(1, 0), Epoch(0, 0)
+        self.active = Epoch(1, 0)
+        self.frozen: list[Epoch] = []
 
     def hit(self, banner_id: int, clicks: int, now_ns: int) -> bool:
         if banner_id >= CAPACITY:
@@ -64,10 +65,15 @@ class Twin:
         if minute != self.active.minute:
             if not self.active.counts:
                 self.active.minute = minute
-            elif not self.frozen.counts:
+            elif self.has_room:
                 self._freeze(minute, now_ns)
         self._add(banner_id, clicks)
         return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one of the three epochs is clear, and not the active one."""
+        return len(self.frozen) < 2
 
     def _add(self, banner_id: int, clicks: int) -> None:
         self.active.counts[banner_id] = self.active.counts.get(banner_id, 0) + clicks
@@ -84,7 +90,7 @@ class Twin:
         return sum(click.count for click in clicks)
 
     def flip(self, now_ns: int) -> bool:
-        if not self.active.counts or self.frozen.counts:
+        if not self.active.counts or self.frozen:
             return False
         self._freeze(-1, now_ns)
         return True
@@ -93,10 +99,10 @@ class Twin:
         old = self.active
         old.frozen_at = now_ns
         self.active = Epoch(old.seq + 1, old.base + old.total, minute)
-        self.frozen = old
+        self.frozen.append(old)
 
     def clear(self) -> None:
-        self.frozen.counts.clear()
+        del self.frozen[:1]
 
 
 ids = st.integers(0, CAPACITY + 2)
@@ -129,9 +135,7 @@ class Counting(RuleBasedStateMachine):
             self.counters.flip(MINUTE * S)
             self.twin.flip(MINUTE * S)
         self.counters.clock_offset = minute * 60 + 30 - int(time.time())
-        if self.twin.active.counts and self.twin.active.minute != minute and (
-            not self.twin.frozen.counts
-        ):  # fmt: skip
+        if self.twin.active.counts and self.twin.active.minute != minute and self.twin.has_room:
             return
         assert self.counters.hit_all(clicks) == self.twin.hit_all(clicks, minute * S)
 
@@ -149,7 +153,7 @@ class Counting(RuleBasedStateMachine):
         self.counters = Counters.open(self.path)
 
     @rule()
-    @precondition(lambda self: not self.twin.active.counts and not self.twin.frozen.counts)
+    @precondition(lambda self: not self.twin.active.counts and not self.twin.frozen)
     def idle(self) -> None:
         self.counters.clock_offset = 0
         assert abs(self.counters.idle_as_of() - time.time_ns()) < 10 * NS
@@ -159,14 +163,15 @@ class Counting(RuleBasedStateMachine):
         if not hasattr(self, "twin"):
             return
         active, frozen = self.twin.active, self.twin.frozen
-        assert self.counters.frozen() == frozen.parts(frozen.frozen_at)
-        assert self.counters.active(77) == active.parts(77)
-        assert self.counters.pending == active.total + frozen.total
+        parts = [epoch.parts(epoch.frozen_at) for epoch in frozen]
+        assert self.counters.frozen() == (parts[0] if parts else [])
+        assert self.counters.rest(77) == [*itertools.chain(*parts), *active.parts(77)]
+        assert self.counters.pending == active.total + sum(epoch.total for epoch in frozen)
         assert self.counters.total == active.base + active.total
         assert self.counters.active_seq == active.seq
         assert self.counters.next_seq == active.seq + bool(active.counts)
         assert self.counters.source == SOURCE
-        assert (self.counters.idle_as_of() == 0) == bool(active.counts or frozen.counts)
+        assert (self.counters.idle_as_of() == 0) == bool(active.counts or frozen)
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -222,20 +227,40 @@ def test_the_minute_edge(counters: Counters) -> None:
     counters.hit_at(8, 1, second(119.99))
     counters.hit_at(9, 1, second(120))
     assert sealed(counters.frozen()) == [Sealed(2, MINUTE + 1, {8: 3}, 5)]
-    assert sealed(counters.active(0)) == [Sealed(3, MINUTE + 2, {9: 1}, 6)]
+    assert sealed(counters.rest(0))[1:] == [Sealed(3, MINUTE + 2, {9: 1}, 6)]
 
 
-def test_while_the_frozen_epoch_is_not_sealed_minutes_smear_and_nothing_is_lost(
-    counters: Counters,
-) -> None:
-    #  minute |-- M --|-- M+1 --|-- M+2 --|
-    #  clicks     7        8         9        the disk is full all the while
-    #  epoch  [ 1    ][ 2: minute M+1, with M+2's click in it
-    for n, banner in enumerate((7, 8, 9)):
-        counters.hit_at(banner, 1, second(60 * n))
-    assert not counters.flip(second(180))
+def test_a_minute_that_begins_while_the_last_seconds_are_being_sealed(counters: Counters) -> None:
+    #  minute |--------- M ---------|-------- M+1
+    #  second      59.5   59.9      60.1    60.4
+    #  clicks        7      8         9       9
+    #  seal          ^flip ............^clear       (the disk takes 0.6 s)
+    #  epoch  [ 1   ][ 2: M        ][ 3: M+1
+    counters.hit_at(7, 1, second(59.5))
+    assert counters.flip(second(59.6))
+    counters.hit_at(8, 1, second(59.9))
+    counters.hit_at(9, 1, second(60.1))
     assert sealed(counters.frozen()) == [Sealed(1, MINUTE, {7: 1}, 1)]
-    assert sealed(counters.active(0)) == [Sealed(2, MINUTE + 1, {8: 1, 9: 1}, 3)]
+    counters.clear()
+    counters.hit_at(9, 1, second(60.4))
+    assert not counters.flip(second(60.5)), "the rest of minute M comes first"
+    assert sealed(counters.frozen()) == [Sealed(2, MINUTE, {8: 1}, 2)]
+    counters.clear()
+    assert sealed(counters.rest(0)) == [Sealed(3, MINUTE + 1, {9: 2}, 4)]
+
+
+def test_while_nothing_can_be_sealed_minutes_smear_and_nothing_is_lost(counters: Counters) -> None:
+    #  minute |-- M --|-- M+1 --|-- M+2 --|-- M+3 --|
+    #  clicks     6        7         8         9        the disk is full all the while
+    #  epoch  [ 1    ][ 2      ][ 3: minute M+2, with M+3's click in it
+    for n, banner in enumerate((6, 7, 8, 9)):
+        counters.hit_at(banner, 1, second(60 * n))
+    assert not counters.flip(second(240))
+    assert sealed(counters.rest(0)) == [
+        Sealed(1, MINUTE, {6: 1}, 1),
+        Sealed(2, MINUTE + 1, {7: 1}, 2),
+        Sealed(3, MINUTE + 2, {8: 1, 9: 1}, 4),
+    ]
 
 
 def test_a_clock_that_goes_back_makes_epochs_and_loses_nothing(counters: Counters) -> None:
@@ -264,7 +289,7 @@ def test_more_ids_than_a_frame_holds_become_parts_with_seqs_of_their_own(tmp_pat
         assert [part.total for part in parts] == list(running)
         assert [part[2] for part in again.frozen()] == [0, 0, second(60)]
         assert (again.active_seq, again.next_seq) == (4, 5)
-        assert sealed(again.active(1))[0].total == parts[-1].total + 5
+        assert sealed(again.rest(1))[-1].total == parts[-1].total + 5
     counters.clear()
     assert counters.frozen() == []
     assert counters.pending == 5
@@ -276,7 +301,7 @@ def test_a_batch_is_counted_whole_or_not_at_all(counters: Counters) -> None:
     assert counters.pending == 0
     assert counters.hit_all(good) == 6
     assert counters.hit_all([]) == 0
-    assert sealed(counters.active(0))[0].clicks == {1: 5, 2: 1}
+    assert sealed(counters.rest(0))[0].clicks == {1: 5, 2: 1}
 
 
 def test_what_is_no_counters_file(tmp_path: Path) -> None:
@@ -288,7 +313,7 @@ def test_what_is_no_counters_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         Counters.create(path, SOURCE.bytes, BOOT, CAPACITY)
     whole = path.read_bytes()
-    for bad in (b"", whole[:4096], whole[:-1], b"X" + whole[1:], whole[:8] + b"\2" + whole[9:]):
+    for bad in (b"", whole[:4096], whole[:-1], b"X" + whole[1:], whole[:8] + b"\1" + whole[9:]):
         path.write_bytes(bad)
         with pytest.raises(CountersError):
             Counters.open(path)

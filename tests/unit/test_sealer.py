@@ -114,6 +114,29 @@ def test_clicks_are_cleared_only_once_they_are_synced(room: Room) -> None:
     assert pending == [5]
 
 
+def test_a_minute_that_begins_while_the_disk_syncs_gets_its_own_clicks(room: Room) -> None:
+    minute = room.counters.now() // (60 * NS)
+    clicks = [(minute - 2, 6), (minute - 1, 7)]
+
+    def slow(_: int) -> None:
+        """The minute ends while this sync is under way; some clicks come before its end."""
+        while clicks:
+            at, n = clicks.pop(0)
+            room.counters.hit_at(1, n, at * 60 * NS)
+
+    room.source.spool.sync = slow
+    room.counters.hit_at(1, 5, (minute - 2) * 60 * NS)
+    assert run(room.sealer.seal())
+    spool = room.source.spool
+    frames = [wire.decode(spool.read(seq)) for seq in spool.seqs()]
+    assert [(frame.minute, frame.clicks) for frame in frames] == [
+        (minute - 2, 5), (minute - 2, 6),
+    ]  # fmt: skip
+    assert run(room.sealer.seal())
+    last = wire.decode(spool.read(3))
+    assert (last.minute, last.clicks, room.counters.pending) == (minute - 1, 7, 0)
+
+
 def test_two_at_once_do_not_clear_each_others_epochs(room: Room) -> None:
     """A stopping worker seals while its loop may be in the middle of sealing too."""
     syncing, go_on = threading.Event(), threading.Event()

@@ -299,7 +299,7 @@ def test_counters_of_another_version_are_left_to_their_program(tmp_path: Path) -
     source.release()
     path = source.directory / "counters"
     data = path.read_bytes()
-    path.write_bytes(data[:8] + b"\2\0\0\0" + data[12:])
+    path.write_bytes(data[:8] + b"\1\0\0\0" + data[12:])
     assert adopted(tmp_path) == []
     assert path.exists()
 
@@ -353,7 +353,7 @@ def test_a_full_spool_is_no_obstacle_for_an_adopter(tmp_path: Path) -> None:
     source.release()
     (again,) = list(adopt(tmp_path, source.spool.size))
     with pytest.raises(SpoolError):
-        again.spool.append(again.frames(again.counters.active(1) if again.counters else []))
+        again.spool.append(again.frames(again.counters.rest(1) if again.counters else []))
     again.seal_rest()
     assert clicks_of(again)[0, 2] == 7
 
