@@ -65,9 +65,9 @@ screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## the live pa
 bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNERS=1000 DAYS=400)
 	@$(PY) -m bench.stats_bench $(ARGS)
 
-soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20)
+soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2)
 	@$(PY) -m pytest -q -m soak
-	@SEED=$(SEED) MINUTES=$(MINUTES) $(PY) -m tests.crash.soak $(ARGS)
+	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak $(ARGS)
 
 lock: $(VENV)/.python ## requirements.lock and requirements-dev.lock anew from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)

@@ -221,9 +221,7 @@ class Stage:
         ledger = self._loader.stop()
         began = time.monotonic()
         if not missing:
-            eventually(
-                lambda: not self._too_few(ledger), within, f"every answered click is there, {self}"
-            )
+            self._wait_healed(ledger, within)
         healed = time.monotonic() - began
         self._settle()
         found = self.figures()
@@ -241,7 +239,14 @@ class Stage:
         assert_rollups_equal_minutes(self.dsn)
         return self.sums
 
-    def _too_few(self, ledger: Ledger) -> list[str]:
+    def _wait_healed(self, ledger: Ledger, within: float) -> None:
+        try:
+            eventually(lambda: not self._wrong(ledger), within, "every answered click is there")
+        except AssertionError as error:
+            wrong = [str(ledger.sums(self.figures())), *self._wrong(ledger)[:20]]
+            raise AssertionError("\n".join([str(error), *wrong, str(self)])) from None
+
+    def _wrong(self, ledger: Ledger) -> list[str]:
         return ledger.wrong(self.figures(), by_minute=self.by_minute)
 
     def wait_settled(self, within: float = HEAL_S) -> None:
@@ -277,7 +282,9 @@ class Stage:
         return [p for p in root.iterdir() if len(p.name) == 36] if root.exists() else []
 
     def __str__(self) -> str:
-        logs = [w.output[-1500:] for w in self.workers[-3:]]
+        # The first worker is the healthy one that adopts the others.
+        workers = self.workers if len(self.workers) < 4 else [self.workers[0], *self.workers[-2:]]
+        logs = [w.output[-1500:] for w in workers]
         logs += [a.output[-1500:] for a in self.aggregators[-3:]]
         logs += [self.system.output[-3000:]] if self.system is not None else []
         return f"seed {self.seed}\n" + "\n---\n".join(logs)
