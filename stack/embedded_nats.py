@@ -52,10 +52,13 @@ def binary() -> Path:
     raise StackError("nats-server is missing: install it with `make install`.")
 
 
-def prepare(data_dir: Path, max_bytes: int) -> Server:
-    """Writes the configuration into `data_dir/nats`; `max_bytes` is the stream's limit."""
+def prepare(data_dir: Path, max_bytes: int, port: int | None = None) -> Server:
+    """Writes the configuration into `data_dir/nats`; `max_bytes` is the stream's limit.
+
+    The port is any free one where none is given.
+    """
     home = private_dir(data_dir / NAME).resolve()
-    port, password = free_port(), secret(home / "password")
+    port, password = port or free_port(), secret(home / "password")
     config = _CONFIG.format(
         host=LOOPBACK,
         port=port,

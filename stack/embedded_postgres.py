@@ -73,8 +73,13 @@ def install_dir() -> Path:
     raise StackError("The Postgres programs are missing: install them with `make install`.")
 
 
-def prepare(data_dir: Path, options: dict[str, str] | None = None) -> Server:
-    """Makes the database in `data_dir/postgres` if there is none. `options` beat OPTIONS."""
+def prepare(
+    data_dir: Path, options: dict[str, str] | None = None, port: int | None = None
+) -> Server:
+    """Makes the database in `data_dir/postgres` if there is none. `options` beat OPTIONS.
+
+    The port is any free one where none is given.
+    """
     private_dir(data_dir)
     home = (data_dir / NAME).resolve()
     account = _account(home)
@@ -84,7 +89,7 @@ def prepare(data_dir: Path, options: dict[str, str] | None = None) -> Server:
         _initdb(home, programs, account, password)
     _check_version(home)
     _settle_lock(home)
-    port = free_port()
+    port = port or free_port()
     settings = OPTIONS | (options or {}) | {"port": str(port)}
     flags = [word for pair in settings.items() for word in ("-c", "=".join(pair))]
     return Server(

@@ -29,9 +29,9 @@ from nats.aio.client import Client
 
 from clickmill import bus, wire
 from clickmill.fields import PREFIX
-from stack.ports import free_port
 from tests.fakes import FakeSource
 from tests.fix_nats import MAX_BYTES
+from tests.ports import free_port
 from tests.wait import POLL_SECONDS, aeventually, eventually
 
 READY_S = 20.0

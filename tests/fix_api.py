@@ -23,9 +23,9 @@ from aggregator import postgres, queries
 from aggregator.api import Deps, build_app, make_answers, make_register
 from aggregator.progress import Progress
 from aggregator.web import Web
-from stack.ports import free_port
 from tests.fix_postgres import PostgresServer
 from tests.fix_system import status
+from tests.ports import free_port
 from tests.wait import eventually
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ import pytest
 from stack import embedded_nats
 from stack.embedded import LOOPBACK, Server
 from tests.fix_servers import RealServer
+from tests.ports import free_port
 
 MAX_BYTES = 256 << 20
 
@@ -19,7 +20,7 @@ class NatsServer(RealServer):
     """A nats-server. `url` has user and password; `store` is its JetStream directory."""
 
     def __init__(self, data_dir: Path, max_bytes: int = MAX_BYTES) -> None:
-        server = embedded_nats.prepare(data_dir, max_bytes)
+        server = embedded_nats.prepare(data_dir, max_bytes, free_port())
         super().__init__(server, data_dir / "nats.log", greets)
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from stack import embedded_postgres
 from stack.embedded import Server
 from tests.fix_servers import RealServer
+from tests.ports import free_port
 
 # A test database need not survive a power cut; a test that says otherwise asks for durable=True.
 HASTY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
@@ -25,7 +26,7 @@ class PostgresServer(RealServer):
     """A Postgres server. `dsn` is the database that embedded Postgres makes."""
 
     def __init__(self, data_dir: Path, durable: bool = False) -> None:
-        server = embedded_postgres.prepare(data_dir, {} if durable else HASTY)
+        server = embedded_postgres.prepare(data_dir, {} if durable else HASTY, free_port())
         super().__init__(server, data_dir / "postgres.log", has_sessions)
 
     @property

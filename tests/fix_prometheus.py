@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from grafana import build, rules
-from stack.ports import free_port
+from tests.ports import free_port
 from tests.wait import eventually
 
 READY_S: Final = 20.0

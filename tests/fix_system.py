@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import pytest
 
 from clickmill.fields import PREFIX
-from stack.ports import free_port
+from tests.ports import free_port
 from tests.wait import eventually
 
 READY_SECONDS = 30

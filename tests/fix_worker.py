@@ -24,8 +24,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from clickmill import bus, wire
-from stack.ports import free_port
 from tests.fix_nats import MAX_BYTES, NatsServer
+from tests.ports import free_port
 from tests.raw import HOST, ask
 from tests.wait import eventually
 

@@ -26,13 +26,13 @@ import psycopg
 
 from clickmill import wire
 from clickmill.fields import PREFIX
-from stack.ports import free_port
 from tests.aggregators import STREAM_BYTES, Aggregator
 from tests.crash.ledger import Figures, Ledger, Sums
 from tests.crash.loader import Loader
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.fix_system import System, status
+from tests.ports import free_port
 from tests.sql import assert_rollups_equal_minutes, query
 from tests.wait import eventually
 

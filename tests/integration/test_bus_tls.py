@@ -14,8 +14,8 @@ import pytest
 
 from clickmill import bus
 from stack import embedded_nats
-from stack.ports import free_port
 from tests.fix_worker import Worker, counts
+from tests.ports import free_port
 from tests.raw import ask
 
 PATIENCE_S = 1.5

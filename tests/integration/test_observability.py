@@ -26,10 +26,10 @@ from psycopg.conninfo import make_conninfo
 
 from clickmill import bus, wire
 from grafana import catalogue, rules
-from stack.ports import free_port
 from tests.fix_prometheus import Prometheus, QueryError, promtool
 from tests.fix_system import QUICK, System
 from tests.panels import dashboards, filled, filled_sql, promql, queries, variables
+from tests.ports import free_port
 from tests.traffic import TARGET, Traffic
 from tests.wait import eventually
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from stack.ports import free_port
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.fix_system import System, SystemFactory, status
+from tests.ports import free_port
 from tests.wait import eventually
 
 BANNER = 17
