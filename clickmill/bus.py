@@ -59,11 +59,15 @@ async def connect(
     Returns once the first connection stands, however long that takes; cancel it to give up.
     While disconnected a publish fails at once (OutboundBufferLimitError) instead of being kept
     and sent behind the caller's back later. `on_closed` is for the case that the client gives up
-    after all; it is called after `close`, too.
+    after all; it is called after `close`, too. Raises ValueError where `url` names no server: the
+    library would look for one for ever, and never let the event loop go on.
     """
+    servers = [part.strip() for part in url.split(",") if part.strip()]
+    if not servers:
+        raise ValueError("no NATS server is named: set CLICKMILL_NATS_URL")
     client = _StrictClient()
     await client.connect(
-        servers=[part.strip() for part in url.split(",") if part.strip()],
+        servers=servers,
         name=name,
         error_cb=_complaints(name),
         disconnected_cb=on_disconnect,
