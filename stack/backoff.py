@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 FIRST_SECONDS: Final = 0.1
-MAX_SECONDS: Final = 5.0
+MAX_SECONDS: Final = 2.0
 LONG_LIFE_SECONDS: Final = 5.0
 
 assert FIRST_SECONDS < MAX_SECONDS
 
 
 class Backoff:
-    """The first restart is at once; then 0.1 s, doubled to 5 s; a long life forgets it all.
+    """The first restart is at once; then 0.1 s, doubled to 2 s; a long life forgets it all.
 
     Whatever a child's history, it is always started again: two quick deaths of one worker
-    must not end the service.
+    must not end the service. Two seconds at most, so that the only worker of a machine serves
+    again within five even where it keeps dying; what a crash loop costs then is a start each time.
     """
 
     def __init__(self) -> None:

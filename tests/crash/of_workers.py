@@ -96,7 +96,7 @@ def the_same_worker_killed_twice(stage: Stage, times: int) -> None:
             slowest = max(slowest, stage.clicks_come())
         time.sleep(0.2)
     stage.notes.append(f"serving again after {slowest:.1f} s at most")
-    assert slowest < SERVING_AGAIN_S
+    assert slowest < SERVING_AGAIN_S, stage.notes
     stage.check()
 
 
