@@ -1,0 +1,242 @@
+"""A frame that can't be read, and a sending that dies: on a real NATS, with a real spool.
+
+The refusals are the kernel's own: a process at its limit of open files gets EMFILE, and whoever
+reads /proc/self/mem where nothing is mapped gets the EIO of a broken disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from clickmill import bus, wire
+from ingest import delivery as delivery_module
+from ingest import spool as spool_module
+from ingest.delivery import READ_TRIES, Delivery
+from ingest.metrics import Slot
+from ingest.outbox import Outbox
+from ingest.source import Source
+from tests.fix_nats import MAX_BYTES, NatsServer
+from tests.fix_worker import Worker
+from tests.raw import ask
+from tests.wait import aeventually, eventually
+
+STREAM_BYTES = MAX_BYTES // 2
+BROKEN_DISK = Path("/proc/self/mem")
+
+Run = Callable[[Callable[["Scene"], Coroutine[Any, Any, None]]], None]
+
+
+class Scene:
+    """A source with two frames, of 1 and 2 clicks and a segment each, and who delivers it."""
+
+    def __init__(self, root: Path, client: Client) -> None:
+        self.client = client
+        self.source = Source.create(root, 100, 1 << 20)
+        self.outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
+        self.delivery = Delivery(self.source, self.outbox, Slot(root / "meters"), STREAM_BYTES)
+        self.tries = 0
+        self.at_try: dict[int, Callable[[], object]] = {}
+        for clicks in (1, 2):
+            self._seal(clicks)
+
+    def _seal(self, clicks: int) -> None:
+        counters = self.source.counters
+        assert counters is not None
+        counters.hit(7, clicks)
+        counters.flip()
+        frames = self.source.frames(counters.frozen())
+        self.source.spool.append(frames)
+        counters.clear()
+        for frame in frames:
+            self.outbox.sealed(frame.seq, 0.0)
+
+    @property
+    def segments(self) -> list[Path]:
+        """The file of each frame."""
+        return sorted((self.source.directory / "spool").glob("*.frames"))
+
+    def failed(self) -> None:
+        """A try has failed; what is to happen after so many happens."""
+        self.tries += 1
+        self.at_try.get(self.tries, int)()
+
+    async def tried(self, times: int) -> None:
+        """Until so many tries more have failed."""
+        wanted = self.tries + times
+
+        async def so_often() -> bool:
+            return self.tries >= wanted
+
+        await aeventually(so_often, 10, f"{times} tries")
+
+    async def sent(self, messages: int) -> list[tuple[int, str | None]]:
+        """(clicks, floor) of each frame in the stream, once there are so many."""
+        js = self.client.jetstream()
+
+        async def there() -> bool:
+            return (await js.stream_info(wire.STREAM)).state.messages == messages
+
+        await aeventually(there, 10, f"{messages} frames in the stream")
+        found = [await js.get_msg(wire.STREAM, n + 1) for n in range(messages)]
+        return [
+            (wire.decode(one.data or b"").clicks, (one.headers or {}).get(wire.FLOOR_HEADER))
+            for one in found
+        ]
+
+
+@contextlib.asynccontextmanager
+async def scene(nats: NatsServer, root: Path) -> AsyncIterator[Scene]:
+    client = await bus.connect(nats.url, "test")
+    await bus.ensure_stream(client.jetstream(), STREAM_BYTES)
+    try:
+        yield Scene(root, client)
+    finally:
+        await bus.close(client)
+
+
+@pytest.fixture
+def delivering(nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`delivering(test)`: a test beside a running delivery, which must outlive it."""
+    monkeypatch.setattr(spool_module, "SEGMENT_FRAMES", 1)
+    monkeypatch.setattr(delivery_module, "BACKOFF_S", (0.002,))
+    real = Delivery._cannot_read
+
+    def run(test: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+        async def story() -> None:
+            async with scene(nats, tmp_path) as here:
+
+                def cannot_read(self: Delivery, seq: int, error: OSError) -> bool:
+                    here.failed()
+                    return real(self, seq, error)
+
+                monkeypatch.setattr(Delivery, "_cannot_read", cannot_read)
+                await test(here)
+
+        asyncio.run(story())
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def at_work(here: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(here.delivery.run(here.client))
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def no_file_can_be_opened() -> Iterator[None]:
+    """The limit of open files lies where the next would be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def broken_disk(segment: Path) -> Iterator[None]:
+    """Whoever reads this file gets EIO."""
+    whole = segment.rename(segment.with_suffix(".whole"))
+    segment.symlink_to(BROKEN_DISK)
+    try:
+        yield
+    finally:
+        segment.unlink()
+        whole.rename(segment)
+
+
+def test_too_many_open_files_lose_no_frame_however_long(delivering: Run) -> None:
+    async def test(here: Scene) -> None:
+        with no_file_can_be_opened():
+            async with at_work(here):
+                await here.tried(3 * READ_TRIES)
+                assert here.outbox.held == [1, 2]
+        async with at_work(here):
+            assert await here.sent(2) == [(1, None), (2, None)]
+        assert not here.source.spool.damages
+
+    delivering(test)
+
+
+def test_a_disk_that_refuses_for_a_while_loses_no_frame(delivering: Run) -> None:
+    """Each frame has all its tries: they are counted anew once one could be read."""
+
+    async def test(here: Scene) -> None:
+        with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+            for stack, segment in zip((first, second), here.segments, strict=True):
+                stack.enter_context(broken_disk(segment))
+            here.at_try = {READ_TRIES - 1: first.close, 2 * (READ_TRIES - 1): second.close}
+            async with at_work(here):
+                assert await here.sent(2) == [(1, None), (2, None)]
+        assert not here.source.spool.damages
+
+    delivering(test)
+
+
+def test_a_disk_that_refuses_for_long_has_lost_the_frame_and_the_next_says_so(
+    delivering: Run,
+) -> None:
+    async def test(here: Scene) -> None:
+        segment = here.segments[0]
+        with broken_disk(segment):
+            async with at_work(here):
+                assert await here.sent(1) == [(2, "2")]
+        assert here.tries == READ_TRIES
+        (damage,) = here.source.spool.damages
+        assert damage.segment == segment
+        assert "Input/output error" in damage.reason
+        assert here.outbox.held == [2]
+
+    delivering(test)
+
+
+class UnforeseenError(Exception):
+    """What nobody has thought of."""
+
+
+def test_an_error_that_ends_the_sending_is_told(
+    delivering: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise UnforeseenError(name)
+
+    async def test(here: Scene) -> None:
+        monkeypatch.setattr(delivery_module, "failpoint", fail)
+        async with asyncio.timeout(5):
+            with pytest.raises(UnforeseenError, match=r"ingest\.publish"):
+                await here.delivery.run(here.client)
+
+    delivering(test)
+
+
+def test_a_worker_whose_sending_has_died_ends_to_be_replaced(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """It would count on, be ready, and never send again."""
+    worker = Worker(nats, tmp_path, {"CLICKMILL_FAILPOINTS": "ingest.publish=error"})
+    try:
+        worker.start()
+        assert ask(worker.port, "POST", "/counter/7").status == 200
+        eventually(lambda: not worker.alive, 10, "the worker ends")
+        assert "it ends, to be replaced" in worker.text
+        assert worker.stop() == 1
+    finally:
+        worker.stop()
+        worker.tap.close()
