@@ -191,14 +191,21 @@ def add_options(parser: Any) -> None:
     add("--minutes", type=float, default=shapes.CONTRACT_MINUTES, env_var="STRESS_MINUTES")
     add("--stats-token", default="", env_var="CLICKMILL_STATS_TOKEN")
     add("--figures", default="", help="write the run's figures here, as JSON")
+    _refuse_several(parser.parse_known_args()[0])
+
+
+def _refuse_several(options: Any) -> None:
+    """Here, before Locust divides itself: a worker whose master ends at once would go on looking
+    for it for minutes."""
+    if getattr(options, "processes", None) or options.worker or options.master:
+        raise SystemExit("one Locust process holds the ledger: leave out --processes and --worker")
 
 
 @events.init.add_listener
 def prepare(environment: Environment, **_: object) -> None:
     """Choose the users, read the statistics as they are before the run."""
     options = environment.parsed_options
-    if options is None or getattr(options, "processes", None) or options.worker or options.master:
-        raise SystemExit("one Locust process holds the ledger: leave out --processes and --worker")
+    assert options is not None, "this file is for Locust's command line"
     environment.stop_timeout = STOP_TIMEOUT
     environment.user_classes = [MixedUser if options.scenario == "mixed" else ClickUser]
     problem = ledger.begin(environment.host or "", options.stats_token)

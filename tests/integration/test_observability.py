@@ -4,6 +4,7 @@ is asked: an error fails, and so does an empty answer. SQL runs as the role that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -32,8 +33,6 @@ from tests.panels import dashboards, filled, filled_sql, promql, queries, variab
 from tests.ports import free_port
 from tests.traffic import TARGET, Traffic
 from tests.wait import eventually
-
-pytestmark = pytest.mark.xdist_group("observability")
 
 DASHBOARDS = dashboards()
 PASSWORD = "only-to-look"
@@ -319,11 +318,19 @@ def test_top_goes_on_each_second_until_ctrl_c(watched: Watched) -> None:
             shown += os.read(master, 1 << 16)
             times = set(re.findall(rb"\d\d:\d\d:\d\d UTC", shown))
         running.send_signal(signal.SIGINT)
+        read_out(master)
         assert running.wait(5) == 0
     finally:
         running.kill()
         running.wait()
         os.close(master)
+
+
+def read_out(terminal: int) -> None:
+    """Until the other end is closed: who writes to a terminal that nobody reads stands still."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
 
 
 def test_top_says_what_does_not_answer(watched: Watched) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -14,12 +14,16 @@ from psycopg import AsyncConnection
 from aggregator import partitions, pgarray, postgres
 from tests import sql
 
-TODAY = datetime.now(UTC).date()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC).date()
 
 
+def today() -> date:
+    """Asked for each time: a run of the tests may begin before midnight and end after it."""
+    return datetime.now(UTC).date()
+
+
 def day_number(days_from_now: int) -> int:
-    return (TODAY - EPOCH).days + days_from_now
+    return (today() - EPOCH).days + days_from_now
 
 
 def on(dsn: str, test: Callable[[AsyncConnection[Any]], Awaitable[None]]) -> None:
@@ -34,12 +38,12 @@ def on(dsn: str, test: Callable[[AsyncConnection[Any]], Awaitable[None]]) -> Non
 def days(dsn: str) -> list[int]:
     """The days that have a partition, from today."""
     rows = sql.query(dsn, "SELECT clickmill_partition_days()")
-    return [(day - TODAY).days for (day,) in rows]
+    return [(day - today()).days for (day,) in rows]
 
 
 def put(dsn: str, days_from_now: int, clicks: int) -> None:
     """Clicks of banner 1 on a day, in all three tables."""
-    moment = datetime.combine(TODAY, datetime.min.time(), UTC) + timedelta(days=days_from_now)
+    moment = datetime.combine(today(), datetime.min.time(), UTC) + timedelta(days=days_from_now)
     sql.query(dsn, "SELECT clickmill_make_partition(%s)", moment.date())
     for table in ("minute", "hour", "day"):
         sql.query(dsn, f"INSERT INTO banner_{table} VALUES (1, %s, %s)", moment, clicks)
