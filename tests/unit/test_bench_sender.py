@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
+from bench import sender
 from bench.sender import Ledger, Sender, Shot
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -68,7 +71,11 @@ def test_a_head_answer_has_no_body_to_wait_for() -> None:
     assert ledger.answered == {1: 1}
 
 
-def test_a_server_that_is_not_there_is_unsent_not_in_flight() -> None:
+def test_a_server_that_is_not_there_is_unsent_not_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sender, "CONNECT_PAUSE", 0.001)
+
     async def nobody() -> Ledger:
         async def shots() -> AsyncIterator[Shot]:
             yield Shot(0.0, "GET", 1, True)
