@@ -9,8 +9,6 @@ PYX := $(wildcard ingest/*.pyx ingest/*.pxd)
 UV_VERSION := 0.13.9
 SEED ?= 1
 MINUTES ?= 20
-# Tests share nothing: each has its own ports, directories and database. Most of the time they wait.
-JOBS ?= 2
 ARGS ?=
 
 .PHONY: help install build page screenshots bench-stats up test lint format docs bench stress soak lock clean
@@ -28,8 +26,11 @@ page: $(PAGE) ## what the live page takes from the npm registry
 up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 9000")
 	@exec $(PY) -m stack.cli up $(ARGS)
 
+# Tests share nothing: each has its own ports, directories and database. Most of the time they wait,
+# so that three at once fit two cores; tests/order.py deals them out, the long ones first.
+test: JOBS ?= 3
 test: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## every test, against real NATS and Postgres
-	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev ## ruff, mypy, stubtest, bandit, pip-audit
 	@$(PY) -m ruff check .
@@ -65,6 +66,7 @@ screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## the live pa
 bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNERS=1000 DAYS=400)
 	@$(PY) -m bench.stats_bench $(ARGS)
 
+soak: JOBS ?= 2
 soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2)
 	@$(PY) -m pytest -q -m soak
 	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.order",
     "tests.fix_nats",
     "tests.fix_postgres",
     "tests.fix_system",
