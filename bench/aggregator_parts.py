@@ -110,7 +110,7 @@ class Servers:
             self._children.append((child, server.stop_signal))
             pin([child.pid], {last_core()})
         self.nats_url = nats.address
-        self._admin = postgres.address.removesuffix(embedded_postgres.DATABASE) + "postgres"
+        self._admin = postgres.admin
         self._databases = 0
         wait_for(self._takes_sessions)
 

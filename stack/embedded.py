@@ -27,13 +27,19 @@ SECRET_BYTES: Final = 24
 
 @dataclass(frozen=True)
 class Server:
-    """One embedded server, ready to be started. `address` is a URL or DSN with the password."""
+    """One embedded server, ready to be started. `address` is a URL or DSN with the password.
+
+    Where the server tells roles apart, `reader` is that of those who only read, and `admin` the
+    administrator's, for the stack alone.
+    """
 
     name: str
     argv: tuple[str, ...]
     cwd: Path
     port: int
     address: str
+    reader: str = ""
+    admin: str = ""
     account: pwd.struct_passwd | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import psycopg
 
-from stack import embedded
+from stack import embedded, embedded_roles
 from stack.embedded import LOOPBACK, USER, Server, as_account, private_dir, secret
 from stack.errors import StackError
 from stack.ports import free_port
@@ -43,7 +43,6 @@ LIBRARIES: Final = f"{PACKAGE}.libs"
 COPIED: Final = ("bin/postgres", "bin/initdb", "lib/postgresql", "share")
 ACCOUNTS: Final = ("postgres", "nobody")
 INITDB_SECONDS: Final = 60
-CONNECT_SECONDS: Final = 2
 PREDECESSOR_SECONDS: Final = 10
 PREDECESSOR_POLL_SECONDS: Final = 0.05
 
@@ -85,6 +84,7 @@ def prepare(
     account = _account(home)
     programs = _reachable(install_dir(), account)
     password = secret(data_dir / f"{NAME}-password")
+    roles = embedded_roles.passwords(data_dir)
     if not home.exists():
         _initdb(home, programs, account, password)
     _check_version(home)
@@ -97,25 +97,23 @@ def prepare(
         argv=(str(programs / "bin" / "postgres"), "-D", HERE, *flags),
         cwd=home,
         port=port,
-        address=f"postgresql://{USER}:{password}@{LOOPBACK}:{port}/{DATABASE}",
+        address=_address(embedded_roles.OWNER, roles.owner, port, DATABASE),
+        reader=_address(embedded_roles.READER, roles.reader, port, DATABASE),
+        admin=_address(USER, password, port, "postgres"),
         account=account,
         stop_signal=signal.SIGINT,  # "fast": ends sessions, then a checkpoint
         death_signal=signal.SIGQUIT,  # "immediate": takes every backend along, leaves recovery
     )
 
 
+def _address(user: str, password: str, port: int, database: str) -> str:
+    return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
+
+
 async def is_ready(server: Server) -> bool:
-    """True once the server takes sessions and our database is there; makes it if it is not."""
-    admin = server.address.removesuffix(DATABASE) + "postgres"
+    """True once the server takes sessions, and our roles and database are there; makes them."""
     try:
-        async with await psycopg.AsyncConnection.connect(
-            admin, autocommit=True, connect_timeout=CONNECT_SECONDS
-        ) as connection:
-            found = await connection.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
-            )
-            if await found.fetchone() is None:
-                await connection.execute(f"CREATE DATABASE {DATABASE}")
+        await embedded_roles.settle(server)
     except psycopg.OperationalError:
         return False
     return True

@@ -50,6 +50,8 @@ def with_embedded(settings: Settings) -> tuple[Settings, list[Server]]:
         settings = msgspec.structs.replace(settings, postgres_dsn=servers[-1].address)
     for server in servers:
         facts: dict[str, object] = {"port": server.port, "address": server.address}
+        if server.reader:
+            facts["reader"] = server.reader
         embedded.note(data_dir, server.name, facts)
     return settings, servers
 

@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 
 class PostgresServer(RealServer):
-    """A Postgres server. `dsn` is the database that embedded Postgres makes."""
+    """A Postgres server. `dsn` is its first database, by its administrator."""
 
     def __init__(self, data_dir: Path, durable: bool = False) -> None:
         server = embedded_postgres.prepare(data_dir, {} if durable else HASTY, free_port())
@@ -31,7 +31,7 @@ class PostgresServer(RealServer):
 
     @property
     def admin_dsn(self) -> str:
-        return self.server.address.removesuffix(embedded_postgres.DATABASE) + "postgres"
+        return self.server.admin
 
     def start(self, wait: bool = True) -> None:
         super().start(wait)
@@ -40,7 +40,7 @@ class PostgresServer(RealServer):
 
     @property
     def dsn(self) -> str:
-        return self.server.address
+        return self.admin_dsn.removesuffix("postgres") + embedded_postgres.DATABASE
 
     def make_database(self, name: str) -> str:
         """Makes the database unless it is there; its DSN."""
@@ -57,9 +57,8 @@ class PostgresServer(RealServer):
 
 def has_sessions(server: Server) -> bool:
     """The server takes a session; never raises."""
-    dsn = server.address.removesuffix(embedded_postgres.DATABASE) + "postgres"
     try:
-        psycopg.connect(dsn, connect_timeout=2).close()
+        psycopg.connect(server.admin, connect_timeout=2).close()
     except psycopg.OperationalError:
         return False
     return True

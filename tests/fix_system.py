@@ -71,10 +71,10 @@ class System:
         facts = json.loads((self.data_dir / "run" / f"{self.command}.json").read_text())
         return dict(facts["children"]) if facts["pid"] == self.pid else {}
 
-    def address(self, server: str) -> str:
-        """URL or DSN of an embedded server, `nats` or `postgres`."""
+    def address(self, server: str, whose: str = "address") -> str:
+        """URL or DSN of an embedded server, `nats` or `postgres`; that of the `reader` too."""
         facts = json.loads((self.data_dir / "run" / f"{server}.json").read_text())
-        return str(facts["address"])
+        return str(facts[whose])
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> System:
         """Waits for the line that says so."""

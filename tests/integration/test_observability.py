@@ -23,7 +23,6 @@ import psycopg
 import pytest
 from prometheus_client.openmetrics import parser as open_parser
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
-from psycopg.conninfo import make_conninfo
 
 from clickmill import bus, wire
 from grafana import catalogue, rules
@@ -35,7 +34,6 @@ from tests.traffic import TARGET, Traffic
 from tests.wait import eventually
 
 DASHBOARDS = dashboards()
-PASSWORD = "only-to-look"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -54,10 +52,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     system = System("up", home, {**QUICK, "workers": 2})
     try:
         system.wait_ready()
-        owner = system.address("postgres")
-        reader = make_conninfo(owner, user="clickmill_read", password=PASSWORD)
-        with psycopg.connect(owner, autocommit=True) as connection:
-            connection.execute(f"ALTER ROLE clickmill_read PASSWORD '{PASSWORD}'")
+        reader = system.address("postgres", "reader")
         register(system)
         spoil(system.address("nats"))
         prometheus = Prometheus(

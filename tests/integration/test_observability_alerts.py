@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from clickmill import bus, wire
 from grafana import rules
@@ -29,8 +30,6 @@ from tests.fix_prometheus import Prometheus
 from tests.fix_system import QUICK, System, status
 from tests.traffic import Traffic
 from tests.wait import eventually
-
-pytestmark = pytest.mark.xdist_group("observability")
 
 FIRES_S = 30.0
 RESOLVES_S = 45.0
@@ -199,7 +198,8 @@ def test_no_frame(plant: Plant) -> None:
 
     asyncio.run(publish())
     plant.fires(NO_FRAME)
-    with psycopg.connect(plant.postgres.server.address, autocommit=True) as connection:
+    admin = make_conninfo(plant.postgres.server.admin, dbname="clickmill")
+    with psycopg.connect(admin, autocommit=True) as connection:
         assert connection.execute("DELETE FROM quarantine").rowcount == 1
         # It is nobody's: it opened no source, which nobody would ever close.
         row = connection.execute("SELECT count(*) FROM source WHERE last_seq = 0").fetchone()
