@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 pytest_plugins = [
     "tests.order",
     "tests.fix_nats",
@@ -10,3 +12,9 @@ pytest_plugins = [
     "tests.fix_api",
     "tests.fix_worker",
 ]
+
+
+def pytest_configure() -> None:
+    """A run in the background ignores Ctrl-C, and would hand that on to all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -313,7 +314,7 @@ def test_top_goes_on_each_second_until_ctrl_c(watched: Watched) -> None:
             shown += os.read(master, 1 << 16)
             times = set(re.findall(rb"\d\d:\d\d:\d\d UTC", shown))
         running.send_signal(signal.SIGINT)
-        read_out(master)
+        threading.Thread(target=read_out, args=(master,), daemon=True).start()
         assert running.wait(5) == 0
     finally:
         running.kill()
