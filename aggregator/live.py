@@ -61,6 +61,7 @@ class Live:
         self._pulse = Pulse()
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     def listen(self) -> AsyncIterator[bytes]:
         """The events of one listener, until its life is over, it goes, or the process stops.
@@ -100,14 +101,19 @@ class Live:
         return self._next
 
     async def _hello(self) -> Hello:
+        if self._pulse.needs_minutes(time.time()):
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_minutes(), name="live history")
+            await asyncio.shield(self._reading)
+        return self._pulse.hello(time.time(), self._pipeline())
+
+    async def _read_minutes(self) -> None:
         now = time.time()
-        if self._pulse.needs_minutes(now):
-            try:
-                since = (int(now) // MINUTE_S - HISTORY_MINUTES) * MINUTE_S
-                self._pulse.minutes_were(await self._reader.minutes(since), now)
-            except RefusedError:
-                log.debug("no history for a listener: Postgres does not answer")
-        return self._pulse.hello(now, self._pipeline())
+        since = (int(now) // MINUTE_S - HISTORY_MINUTES) * MINUTE_S
+        try:
+            self._pulse.minutes_were(await self._reader.minutes(since), now)
+        except RefusedError:
+            log.debug("no history for a listener: Postgres does not answer")
 
     async def _run(self) -> None:
         """The loop: looks at Postgres, hands out beats, ends when nobody has listened for long."""

@@ -20,6 +20,8 @@ LOOK_BACK_S: Final = 120
 HISTORY_BEATS: Final = 300
 HISTORY_S: Final = 300
 HISTORY_MINUTES: Final = 30
+# Looks see the last minutes only: a delta that comes later than they reach is in the next reading.
+REREAD_S: Final = 5
 MAX_BANNERS_SHOWN: Final = 200
 # Rates are means over this many seconds: frames come once a second, but not in step with us.
 SMOOTH_S: Final = 3.0
@@ -87,6 +89,7 @@ class Pulse:
         self._history: deque[tuple[float, float]] = deque(maxlen=HISTORY_BEATS)
         self._minutes: dict[int, int] = {}
         self._minutes_at = 0.0
+        self._read_at = 0.0
 
     def look(self, at: float, recent: Recent) -> None:
         """Takes in one look at Postgres, made at `at` (monotonic seconds)."""
@@ -117,7 +120,7 @@ class Pulse:
         )
 
     def _add(self, now: float, recent: Recent) -> None:
-        if self.needs_minutes(now):
+        if self._has_hole(now):
             return
         self._minutes.update(recent.minutes)
         oldest = now - (HISTORY_MINUTES + 1) * MINUTE_S
@@ -141,13 +144,16 @@ class Pulse:
         self.clicks = 0
 
     def needs_minutes(self, now: float) -> bool:
-        """Whether the history of minutes has a hole, so that it must be read again."""
+        """Whether the history of minutes must be read again: it has a hole, or is old."""
+        return self._has_hole(now) or now - self._read_at > REREAD_S
+
+    def _has_hole(self, now: float) -> bool:
         return now - self._minutes_at > LOOK_BACK_S - MINUTE_S
 
     def minutes_were(self, minutes: dict[int, int], now: float) -> None:
         """Takes in the history of minutes as Postgres has it."""
         self._minutes = dict(minutes)
-        self._minutes_at = now
+        self._minutes_at = self._read_at = now
 
     def hello(self, now: float, pipeline: Pipeline) -> Hello:
         """The first event of a new listener."""

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from aggregator import live
+from aggregator.pulse import REREAD_S
 from tests.fix_api import Api, OpenApi
 from tests.wait import eventually
 
@@ -30,7 +31,8 @@ def this_minute() -> int:
     return int(time.time()) // 60 * 60
 
 
-def test_clicks_come_as_events(api: Api, banner: int) -> None:
+def test_clicks_come_as_events(open_api: OpenApi, banner: int) -> None:
+    api = open_api()
     before = this_minute() - 600
     api.put({(banner, before): 40})
     with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
@@ -57,6 +59,24 @@ def test_clicks_come_as_events(api: Api, banner: int) -> None:
             next(stream)
             times.append(time.monotonic())
         assert 1.5 < times[-1] - times[0] < 4.5
+
+
+def test_who_comes_later_sees_what_was_late(open_api: OpenApi, banner: int) -> None:
+    api = open_api()
+    long_ago = this_minute() - 1200
+
+    def history() -> dict[int, int]:
+        with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
+            return dict(next(events(answer))[1]["minutes"])
+
+    was = history().get(long_ago, 0)
+    with httpx.stream("GET", api.url + "/live", timeout=10) as beats:  # keeps the pulse going
+        stream = events(beats)
+        api.put({(banner, long_ago): 7})
+        began = time.monotonic()
+        while history().get(long_ago, 0) != was + 7:
+            next(stream)
+            assert time.monotonic() - began < REREAD_S + 3
 
 
 def queries_so_far(api: Api) -> int:
