@@ -7,7 +7,7 @@ one; all other files are dealt whole, so that what their tests share is started 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -68,6 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> LongestFirst:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst:
     config.option.loadscopereorder = False
-    return LongestFirst(config)
+    return LongestFirst(config, log)
