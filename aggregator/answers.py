@@ -7,7 +7,7 @@ is taken before the figures are read, so that it never promises more than they h
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -27,8 +27,9 @@ MANY_PARAMS: Final = SERIES_PARAMS | {"bannerID"}
 TOP_PARAMS: Final = RANGE_PARAMS | {"limit"}
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+def next_second() -> datetime:
+    """The end of the running second: what was clicked in it is in a range until "now"."""
+    return (datetime.now(UTC) + timedelta(seconds=1)).replace(microsecond=0)
 
 
 class Shape:
@@ -64,7 +65,7 @@ class Answers:
         reader: Reader,
         complete_through: Callable[[], datetime | None],
         max_banner_id: int,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = next_second,
     ) -> None:
         self._reader = reader
         self._complete_through = complete_through

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator.answers import next_second
 from aggregator.refusals import RefusedError
 from aggregator.timerange import EARLIEST, LATEST, MINUTE_S, Range, iso, parse_range, parse_time
 
@@ -102,3 +103,10 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
 def test_every_rfc3339_time_is_read_as_python_reads_it(naive: datetime, offset: int) -> None:
     moment = naive.replace(tzinfo=timezone(timedelta(minutes=offset)))
     assert parse_time("tsFrom", moment.isoformat(timespec="microseconds")) == moment
+
+
+def test_until_now_takes_in_the_running_second() -> None:
+    # Rounded down, a minute's first second would leave the clicks of that minute out.
+    asked = datetime.now(UTC)
+    assert asked < next_second() <= datetime.now(UTC) + timedelta(seconds=1)
+    assert next_second().microsecond == 0
