@@ -7,7 +7,7 @@ WORKDIR /src
 RUN python -m venv /opt/clickmill
 COPY requirements.lock ./
 RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
-COPY pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py schema.sql README.md LICENSE ./
 COPY clickmill clickmill
 COPY ingest ingest
 COPY aggregator aggregator
