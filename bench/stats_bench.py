@@ -127,7 +127,9 @@ def writing(dsn: str, banners: int) -> Iterator[list[int]]:
         per_second = ROWS_A_MINUTE // 60
         each = min(per_second, banners)
         with psycopg.connect(dsn, autocommit=True) as connection:
-            while not stop.wait(each / per_second):
+            due = time.monotonic()
+            while not stop.wait(max(0.0, due - time.monotonic())):
+                due += each / per_second
                 with connection.transaction():
                     for unit in ("minute", "hour", "day"):
                         sql = _UPSERT.format(unit=unit).encode()
@@ -244,12 +246,15 @@ def lines_of(found: Sequence[Figures], options: argparse.Namespace) -> list[str]
         [
             f"{f.banners:,}", f"{f.rows:,}", f"{f.calm_rate.rate:,.0f}",
             f"{f.calm_rate.aggregator_us:,.0f} + {f.calm_rate.postgres_us:,.0f}",
+            f"{1e6 / (f.calm_rate.aggregator_us + f.calm_rate.postgres_us):,.0f}",
             f"{f.busy_rate.rate:,.0f}", f"{f.written_a_minute:,.0f}",
         ]
         for f in found
     ]  # fmt: skip
-    head = ["banners", "minute rows", "requests/s", "CPU µs of aggregator + Postgres",
-            "requests/s while writing", "rows written a minute"]  # fmt: skip
+    head = [
+        "banners", "minute rows", "requests/s", "CPU µs of aggregator + Postgres",
+        "requests a second and core", "requests/s while writing", "rows written a minute",
+    ]  # fmt: skip
     title = f"## Last hour of one banner, {CONNECTIONS} connections"
     return [*lines, title, "", *markdown(head, rates), ""]
 
