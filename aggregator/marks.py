@@ -91,12 +91,16 @@ class Marks:
             cursor = await connection.execute(_OPEN, binary=True)
             rows = await cursor.fetchall()
             self._progress.reload({row[0]: (Mark(*row[1:5]), row[5]) for row in rows}, anew=first)
-        if self._lookups:
-            await self._look_up(connection)
+        unseen = self._progress.to_look_up()[:MAX_LOOKUPS]
+        if self._lookups or unseen:
+            await self._look_up(connection, unseen)
 
-    async def _look_up(self, connection: AsyncConnection[Any]) -> None:
+    async def _look_up(self, connection: AsyncConnection[Any], unseen: list[UUID]) -> None:
         asked, self._lookups = self._lookups, {}
-        cursor = await connection.execute(_THESE, [pgarray.uuids(list(asked))], binary=True)
-        found = {row[0]: wire.Committed(row[1], row[2]) for row in await cursor.fetchall()}
+        sources = pgarray.uuids([*asked, *unseen])
+        cursor = await connection.execute(_THESE, [sources], binary=True)
+        rows = {row[0]: (Mark(*row[1:5]), row[5]) for row in await cursor.fetchall()}
+        self._progress.looked_up({source: rows[source] for source in unseen if source in rows})
         for source, subject in asked.items():
-            await self._reply(subject, found.get(source, wire.Committed(0, 0)))
+            mark = rows[source][0] if source in rows else Mark()
+            await self._reply(subject, wire.Committed(mark.last_seq, mark.total))

@@ -63,6 +63,7 @@ class Progress:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._open: dict[UUID, _Source] = {}
+        self._unseen: dict[UUID, int] = {}
         self._loaded = False
         self._cached: tuple[int, int | None] = (0, None)
 
@@ -79,6 +80,9 @@ class Progress:
             known = before.pop(source) if source in before else _Source(mark, at)
             self._open[source] = known
             known.heard = max(known.heard, at)
+            self._unseen.pop(source, None)
+            if anew and mark.last_seq < known.mark.last_seq:
+                known.through = mark.sealed_at  # what was committed is gone, and comes again
             if anew or mark.last_seq >= known.mark.last_seq:
                 known.advance(mark)
         # Workers that have said hello and sealed nothing yet have no row; the others are closed.
@@ -94,6 +98,7 @@ class Progress:
         """Marks as they stand in Postgres now; `heard` defaults to this moment."""
         at = self._clock() if heard is None else heard
         for source, mark in marks.items():
+            self._unseen.pop(source, None)
             known = self._open.get(source)
             if mark.closed:
                 self._open.pop(source, None)
@@ -103,12 +108,23 @@ class Progress:
             elif len(self._open) < MAX_SOURCES:
                 self._open[source] = _Source(mark, at)
 
+    def looked_up(self, rows: Mapping[UUID, tuple[Mark, int]]) -> None:
+        """Rows that were asked for, as (mark, time of the last update); ours may be newer."""
+        for source, (mark, at) in rows.items():
+            known = self._open.get(source)
+            if known is None or mark.last_seq >= known.mark.last_seq:
+                self.committed({source: mark}, at)
+
     def heard(self, status: SourceStatus) -> None:
         """A worker's sign of life."""
         known = self._open.get(status.source)
         if known is None:
-            if status.seq or status.closed or len(self._open) >= MAX_SOURCES:
-                return  # its row has not been seen yet, or is closed
+            if status.closed or len(self._open) + len(self._unseen) >= MAX_SOURCES:
+                self._unseen.pop(status.source, None)
+                return
+            if status.seq:
+                self._unseen[status.source] = self._clock()
+                return
             known = self._open[status.source] = _Source(Mark(), self._clock())
         if status.closed and known.mark.last_seq == status.seq == 0:
             del self._open[status.source]  # it never sealed a click and has no row
@@ -118,6 +134,14 @@ class Progress:
         known.settle()
 
     # --- answers --------------------------------------------------------------------------------
+
+    def to_look_up(self) -> list[UUID]:
+        """Sources whose row was not seen: it may be closed, or not there before a first commit.
+
+        Until it is seen, what one of them has answered and not committed is not known, and
+        neither is completeThrough.
+        """
+        return [*self._unseen, *(u for u, s in self._open.items() if s.mark.last_seq == 0)]
 
     def mark_of(self, source: UUID) -> Committed | None:
         """The mark of an open source; None where this process does not know it."""
@@ -137,26 +161,28 @@ class Progress:
     def silent_sources(self) -> list[SilentSource]:
         """Open sources without a sign of life for SILENT_AFTER, the longest silent first."""
         before = self._clock() - SILENT_AFTER
-        silent = sorted((s.heard, u) for u, s in self._open.items() if s.heard < before)
+        silent = [(s.heard, u, s.through) for u, s in self._open.items() if s.heard < before]
+        silent += [(heard, u, 0) for u, heard in self._unseen.items() if heard < before]
         return [
-            SilentSource(source, _datetime(at), _datetime(self._open[source].through))
-            for at, source in silent
+            SilentSource(source, _datetime(at), _datetime(through))
+            for at, source, through in sorted(silent)
         ]
 
     @property
     def sources_live(self) -> int:
         """Open sources that were heard of lately."""
         before = self._clock() - SILENT_AFTER
-        return sum(known.heard >= before for known in self._open.values())
+        heard = [*(known.heard for known in self._open.values()), *self._unseen.values()]
+        return sum(at >= before for at in heard)
 
     @property
     def sources_silent(self) -> int:
         """Open sources that were not."""
-        return len(self._open) - self.sources_live
+        return len(self._open) + len(self._unseen) - self.sources_live
 
     def _complete_through(self) -> int | None:
         now = self._clock()
-        if not self._loaded:
+        if not self._loaded or self._unseen:
             return None
         if not 0 <= now - self._cached[0] < CACHE_FOR:
             through: Iterable[int] = (known.through for known in self._open.values())

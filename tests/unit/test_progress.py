@@ -145,6 +145,54 @@ def test_marks_that_went_back_are_believed_on_a_new_session_only() -> None:
     assert progress.mark_of(A) == Committed(4, 4)
 
 
+def test_what_went_back_is_not_promised_any_more() -> None:
+    progress, clock = begin()
+    clock.now = ns(9)
+    progress.committed({A: Mark(9, 9, ns(8))})
+    progress.heard(SourceStatus(A, 9, ns(9)))
+    assert progress.complete_through() == at(9)
+    progress.reload({A: (Mark(4, 4, ns(3)), START)}, anew=True)
+    assert progress.complete_through() == at(3)
+    progress.committed({A: Mark(9, 9, ns(8))})
+    clock.now = ns(10)
+    assert progress.complete_through() == at(9)
+
+
+def test_a_source_whose_row_was_not_seen_leaves_all_open() -> None:
+    progress, clock = begin()
+    progress.heard(SourceStatus(A, 3, ns(1)))  # it sealed clicks before we were there
+    clock.now = ns(2)
+    assert progress.complete_through() is None
+    assert progress.to_look_up() == [A]
+    progress.looked_up({})
+    assert progress.complete_through() is None, "its first frame is on the way"
+    assert (progress.sources_live, progress.sources_silent) == (1, 0)
+    clock.now = START + SILENT_AFTER + 2 * SECOND
+    assert [silent.source for silent in progress.silent_sources()] == [A]
+    progress.looked_up({A: (Mark(3, 7, ns(1)), START)})
+    assert (progress.complete_through(), progress.to_look_up()) == (at(1), [])
+
+
+def test_a_source_that_was_closed_unseen_is_forgotten() -> None:
+    progress, clock = begin()
+    progress.heard(SourceStatus(A, 0, ns(0)))  # a worker without clicks, killed
+    progress.heard(SourceStatus(B, 4, ns(0)))
+    clock.now = ns(2)
+    assert sorted(progress.to_look_up()) == sorted([A, B])
+    closed = {u: (Mark(4, 4, ns(1), closed=True), START) for u in (A, B)}
+    progress.looked_up(closed)
+    assert (progress.complete_through(), progress.to_look_up()) == (at(2), [])
+
+
+def test_a_row_that_was_read_before_our_own_commit_does_not_undo_it() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.heard(SourceStatus(A, 0, ns(0)))
+    progress.committed({A: Mark(5, 5, ns(4))})
+    progress.looked_up({A: (Mark(3, 3, ns(2)), START)})
+    assert progress.mark_of(A) == Committed(5, 5)
+
+
 def test_a_source_closed_elsewhere_is_dropped_with_the_next_reading() -> None:
     progress, clock = begin()
     clock.now = ns(5)
