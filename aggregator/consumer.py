@@ -121,7 +121,9 @@ class Consumer:
                 await self._one_batch()
                 if len(self._waiting) < BACKLOG_FRAMES:
                     break  # a trickle: let it gather again
-            if not self._waiting:
+            if self._waiting:
+                self._arrived.set()
+            else:
                 self._idle.set()
             await self._close_sources()
 

@@ -78,6 +78,23 @@ def test_out_of_order_and_twice_counts_once_without_waiting(
     assert sql.counts(database) == dict.fromkeys(range(6), 1)
 
 
+def test_what_one_batch_has_no_room_for_is_not_left_waiting(
+    nats: NatsServer, database: str
+) -> None:
+    async def test(bus: Bus, running: Aggregator) -> None:
+        a = bus.worker()
+        for _ in range(12):
+            a.seal(dict.fromkeys(range(20_000), 1))  # 240 KB each: more than a batch together
+        for seq in range(1, 13):
+            await a.publish(seq)
+        await a.committed(12)
+        await bus.drained()
+        assert running.metric("clickmill_deltas_duplicate_total") == 0, "delivered again"
+
+    on(nats, database, test)
+    assert set(sql.counts(database).values()) == {12}
+
+
 def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a = bus.worker()
