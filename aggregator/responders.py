@@ -66,6 +66,7 @@ class Responders:
         headers = {
             wire.STATUS_HEADER: str(answer.status),
             wire.CONTENT_TYPE_HEADER: answer.content_type,
+            **answer.headers,
         }
         await self._client.publish(message.reply, answer.body, headers=headers)
 

@@ -44,6 +44,8 @@ MSG_ID_HEADER: Final = "Nats-Msg-Id"
 FLOOR_HEADER: Final = "Clickmill-Floor"
 STATUS_HEADER: Final = "Clickmill-Status"
 CONTENT_TYPE_HEADER: Final = "Content-Type"
+# What an answer to a statistics request may carry besides; passed on to whoever asked over HTTP.
+PASSED_ON_HEADERS: Final = ("Clickmill-Complete-Through", "Content-Disposition", "Retry-After")
 MORE_HEADER: Final = "Clickmill-More"
 
 SECONDS_PER_MINUTE: Final = 60

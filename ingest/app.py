@@ -39,8 +39,6 @@ AHEAD_HEADERS: Final = ("sec-purpose", "purpose", "x-moz")
 
 log = logging.getLogger("clickmill.ingest")
 
-StatsReply = tuple[int, str, bytes]
-
 
 class Scope(Protocol):
     """The part of an RSGI scope that is read."""
@@ -65,7 +63,7 @@ class Options(NamedTuple):
 class Backend(Protocol):
     """What the app needs of the world beyond its counters."""
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> StatsReply: ...
+    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer: ...
     def problems(self) -> list[str]: ...
     def metrics(self, accept: str) -> tuple[str, bytes]: ...
 
@@ -223,14 +221,14 @@ class App:
             return Answer(200, BODY_COUNTED, JSON)
         self._authorize(scope)
         try:
-            status, kind, data = await self._backend.stats(banner_id, params)
+            reply = await self._backend.stats(banner_id, params)
         except StatsUnavailableError:
             raise Problem(
                 503, "stats_unavailable",
                 "no aggregator answers; clicks go on being counted: try again, or see its /readyz",
                 [("retry-after", "1")],
             ) from None  # fmt: skip
-        return Answer(status, data, [("content-type", kind), *no_store()])
+        return reply._replace(headers=[*reply.headers, *no_store()])
 
     def _authorize(self, scope: Scope) -> None:
         """Raises Problem 401."""

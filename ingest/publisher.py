@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from clickmill import bus, wire
+from ingest.answers import Answer
 from ingest.delivery import Delivery
 from ingest.metrics import Slot
 from ingest.outbox import Outbox
@@ -169,8 +170,8 @@ class Publisher:
         await client.subscribe(wire.BANNERS_CHANGED_SUBJECT, cb=self._on_target)
         self._spawn(self._fetch_targets(client))
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> tuple[int, str, bytes]:
-        """(HTTP status, content type, body) of a statistics request, as the aggregator answers it.
+    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
+        """The answer to a statistics request, as the aggregator gives it.
 
         Raises NoAnswerError where none answers within REQUEST_TIMEOUT_S, or where more than
         the allowed number are waiting already.
@@ -186,7 +187,9 @@ class Publisher:
                 )
                 headers = reply.headers or {}
                 kind = headers.get(wire.CONTENT_TYPE_HEADER, "application/json")
-                return int(headers[wire.STATUS_HEADER]), kind, reply.data
+                also = [(n.lower(), headers[n]) for n in wire.PASSED_ON_HEADERS if n in headers]
+                status = int(headers[wire.STATUS_HEADER])
+                return Answer(status, reply.data, [("content-type", kind), *also])
             except Exception as error:
                 raise NoAnswerError from error
 

@@ -25,7 +25,7 @@ from clickmill.settings import Settings
 from clickmill.tokens import Tokens
 from ingest import app, publisher
 from ingest._fastpath import Fastpath
-from ingest.answers import cors_headers, fast_answers, no_store
+from ingest.answers import Answer, cors_headers, fast_answers, no_store
 from ingest.fastpath import Listener, Schedule, Server
 from ingest.metrics import FastpathCells, NodeCollector, Slot
 from ingest.source import Source
@@ -47,7 +47,7 @@ class Backend:
         self._registry.register(NodeCollector(meters_dir))
         self._registry.register(BuildInfo())
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> app.StatsReply:
+    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
         """As `Publisher.stats`. Raises app.StatsUnavailableError."""
         try:
             return await self._publishing.stats(banner_id, params)

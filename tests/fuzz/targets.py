@@ -25,7 +25,7 @@ from clickmill.tokens import Tokens
 from ingest import app, batch
 from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
-from ingest.answers import Problem, cors_headers, fast_answers, no_store
+from ingest.answers import Answer, Problem, cors_headers, fast_answers, no_store
 from ingest.metrics import FastpathCells, Slot
 
 CAPACITY: Final = 100
@@ -66,7 +66,7 @@ class Asked:
 class Nobody:
     """A backend without an aggregator."""
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> app.StatsReply:
+    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
         raise app.StatsUnavailableError
 
     def problems(self) -> list[str]:

@@ -47,6 +47,9 @@ def redirected(running: System, banner: int, times: int = 20) -> int:
     return sum(answer.status == 302 for answer in answers)
 
 
+COMPLETE = "clickmill-complete-through"
+
+
 def test_statistics_and_redirects(running: System) -> None:
     """One system for all of it: starting one is what takes time."""
     _statistics_are_the_aggregators_own(running)
@@ -70,7 +73,9 @@ def _statistics_are_the_aggregators_own(running: System) -> None:
         here = ask(running.port, method, f"/stats/17{more}", sent)
         there = ask(running.stats_port, method, f"/stats/17{more}", sent)
         assert here.status == 200, (method, more, here)
-        assert here.get("content-type") == there.get("content-type"), (method, more)
+        for name in ("content-type", "content-disposition"):
+            assert here.get(name) == there.get(name), (method, more, name)
+        assert bool(here.get(COMPLETE)) == bool(there.get(COMPLETE)) == ("csv" in more), more
         assert _without_times(here) == _without_times(there), (method, more)
     wrong = [
         "?tsFrom=yesterday", "?tsFrom=2024-12-10T12:56:00", "?tsFrom=2&tsTo=1", "?step=7m",
