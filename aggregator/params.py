@@ -122,10 +122,11 @@ def banner_id(text: str, maximum: int) -> int:
             "invalid_banner_id",
             f"the banner ID is {quote(text)}: it must be a whole number, 0 to {maximum}",
         )
-    if len(text.lstrip("0")) > MAX_ID_DIGITS or int(text) > maximum:
+    digits = text.lstrip("0") or "0"  # int() takes some thousand digits at most
+    if len(digits) > MAX_ID_DIGITS or int(digits) > maximum:
         raise RefusedError(
             NOT_FOUND,
             "unknown_banner",
             f"there is no banner {quote(text)}: IDs go from 0 to {maximum}",
         )
-    return int(text)
+    return int(digits)

@@ -72,7 +72,10 @@ def increases(before: Recent, after: Recent) -> tuple[int, dict[int, int]]:
     )
     banners: dict[int, int] = {}
     for (banner_id, minute), clicks in after.banners.items():
-        more = clicks - before.banners.get((banner_id, minute), 0)
+        was = before.banners.get((banner_id, minute))
+        if was is None and before.cut and minute in before.minutes:
+            continue  # it had clicks then that were not listed: how many is not known
+        more = clicks - (was or 0)
         if more > 0:
             banners[banner_id] = banners.get(banner_id, 0) + more
     return total, banners

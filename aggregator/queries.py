@@ -46,10 +46,14 @@ class Total(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """The last minutes: clicks by minute (Unix seconds), and by (banner, minute)."""
+    """The last minutes: clicks by minute (Unix seconds), and by (banner, minute).
+
+    `cut`: there are more banners than are listed; all minutes are there always.
+    """
 
     minutes: dict[int, int]
     banners: dict[tuple[int, int], int]
+    cut: bool = False
 
 
 # Banner ID → (bucket's start in Unix seconds, clicks), ascending, without empty buckets.
@@ -100,7 +104,7 @@ class Reader:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await self._fetch_twice(sql, params)
-        except (psycopg.OperationalError, PoolTimeout, TimeoutError) as error:
+        except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning("statistics can't be read: %s", reason)
             raise unavailable() from error
@@ -174,7 +178,7 @@ class Reader:
                 recent.minutes[minute] = clicks
             else:
                 recent.banners[banner_id, minute] = clicks
-        return recent
+        return recent._replace(cut=len(recent.banners) >= most)
 
     async def minutes(self, since: int) -> dict[int, int]:
         """Clicks of all banners by minute (Unix seconds), from `since` on."""

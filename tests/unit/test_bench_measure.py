@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -124,6 +125,14 @@ def test_a_lag_that_is_too_long_names_the_number_that_holds() -> None:
     lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, 9), (6000, 2))]
     rows = list(goals.goals({"aggregator": {"figures": {"lag": lags}}}))
     assert [g.spread for g in rows if g.met is False] == ["it holds with 6,000 sources"]
+
+
+def test_a_lag_of_which_nothing_came_through_survives_the_file(tmp_path: Path) -> None:
+    lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, math.inf))]
+    run.keep(tmp_path, "aggregator", "make bench ONLY=aggregator", {"figures": {"lag": lags}})
+    page = report.write(tmp_path, tmp_path).read_text()
+    assert "not all came through" in page
+    assert "it holds with 1,000 sources" in page
 
 
 def test_a_section_whose_program_is_missing_says_so(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ def test_what_came_between_two_looks() -> None:
     assert increases(after, after) == (0, {})
 
 
+def test_banners_that_were_not_listed_before_are_not_taken_for_new() -> None:
+    before = seen(m0={1: 50, 2: 49})._replace(cut=True)
+    #  banner 3 has come into the list with 51 clicks; 48 of them may be old
+    after = seen(m0={1: 50, 3: 51}, m1={4: 6})._replace(cut=True)
+    assert increases(before, after)[1] == {4: 6}
+
+
 def test_a_click_shows_at_once_and_its_rate_fades() -> None:
     pulse = Pulse()
     pulse.look(0, seen(m0={17: 10}))
