@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,11 @@ def _aggregator(results: Results) -> Iterator[Goal]:
     else:
         yield Goal(name, wanted, f"{pairs / 1e6:.2f} million", met=pairs >= PAIRS)
     for key, how in LAGS.items():
-        lags = {row["sources"]: row["lag_seconds"] for row in figures.get(key, [])}
+        # JSON has no infinity: null stands for sources of which nothing came through.
+        lags = {
+            row["sources"]: math.inf if row["lag_seconds"] is None else row["lag_seconds"]
+            for row in figures.get(key, [])
+        }
         for sources in SOURCES:
             yield _lag(f"aggregator: lag with {sources:,} sources, {how}", sources, lags)
 
@@ -145,7 +150,8 @@ def _lag(name: str, sources: int, lags: dict[int, float]) -> Goal:
     met = lags[sources] < LAG_SECONDS
     holds = max((n for n, lag in lags.items() if lag < LAG_SECONDS), default=0)
     spread = "" if met else f"it holds with {holds:,} sources"
-    return Goal(name, wanted, f"{lags[sources]:.2f} s", spread, met)
+    measured = f"{lags[sources]:.2f} s" if math.isfinite(lags[sources]) else "not all came through"
+    return Goal(name, wanted, measured, spread, met)
 
 
 def _memory(results: Results) -> Iterator[Goal]:

@@ -38,7 +38,8 @@ METHOD = """\
   Postgres, lie between the answers that wrk saw and those plus its 64 connections.
 - Fixed-rate sections use a loader of our own (`bench/contenders/go/loader`), which takes an
   answer's time from when its request was due. It runs at real-time priority where it may (root),
-  and the helping processes are set back by 10, as they share its core.
+  and the helping processes are set back by 10, as they share its core. For freshness they may run
+  on both cores: the loader would leave them too little of its own.
 - A program that is not on the machine is named as missing, never left out.
 """
 

@@ -198,6 +198,8 @@ def _words(name: str) -> str:
 
 
 def _value(value: object) -> str:
+    if value is None:
+        return "not all came through"  # the infinite, which JSON does not have
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:,.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -7,16 +7,17 @@ fixed, and times are taken from when each request was due.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench import loader, wrk
+from bench import loader, machine, wrk
 from bench.measure import Plan, ratios, spread
 from bench.sections.prober import Prober
-from bench.servers import LOAD_CORE, ServerError, wait_until
+from bench.servers import LOAD_CORE, SERVER_CORE, ServerError, wait_until
 from bench.system import Clickmill
 
 SATURATION_SECONDS = 2.0
@@ -97,6 +98,9 @@ def freshness(plan: Plan) -> dict[str, Any]:
     system = Clickmill()
     try:
         rate = _half_rate(system)
+        # What follows a click needs a core as well: the loader leaves too little of its own, and
+        # at half load the worker leaves half of the other one.
+        machine.pin([*system.helping(), os.getpid()], {SERVER_CORE, LOAD_CORE})
         length = max(plan.seconds, FRESHNESS_ROUND_SECONDS) * plan.rounds
         load = loader.start(system.port, rate, length)
         prober = Prober(system.port, system.stats_port)
@@ -106,6 +110,7 @@ def freshness(plan: Plan) -> dict[str, Any]:
     except ServerError as error:
         raise ServerError(f"{error}: {prober.waiting} clicks are not in the statistics") from error
     finally:
+        machine.pin([os.getpid()], {LOAD_CORE})
         system.stop()
     plan.say(f"{len(prober.seen)} clicks followed at {rate:,.0f} clicks/s")
     return {
