@@ -37,6 +37,7 @@ CPU_GOALS = (
     ("fastapi", "against FastAPI with Redis", 0.035),
 )
 P99_AGAINST_GO = 0.8
+PRICE_RATIO = 1.05
 TAIL_RATIO = 1.1
 BATCH_CLICKS = 3_000_000
 FRESH_P50, FRESH_P99 = 1.2, 1.8
@@ -66,6 +67,7 @@ def at_most(name: str, limit: float, figure: dict[str, float], digits: int = 2) 
 def goals(results: Results) -> Iterator[Goal]:
     """All goals, in the order of the table."""
     yield from _side(results)
+    yield from _price(results)
     yield from _half_load(results)
     yield from _saturation(results)
     yield from _aggregator(results)
@@ -85,6 +87,14 @@ def _side(results: Results) -> Iterator[Goal]:
         yield at_most("p99 at saturation against Go", P99_AGAINST_GO, rows["go"]["p99_ratio"])
     else:
         yield Goal("p99 at saturation against Go", f"at most {P99_AGAINST_GO}", NOT_RUN)
+
+
+def _price(results: Results) -> Iterator[Goal]:
+    name = "CPU per click with sealing, syncing and publishing each second against without"
+    if "cpu_ratio" in results.get("price", {}):
+        yield at_most(name, PRICE_RATIO, results["price"]["cpu_ratio"])
+    else:
+        yield Goal(name, f"at most {PRICE_RATIO}", NOT_RUN)
 
 
 def _half_load(results: Results) -> Iterator[Goal]:

@@ -10,6 +10,7 @@ from bench.goals import span
 Figures = dict[str, Any]
 SMALL_RATIO, LARGE = 0.1, 1_000
 """Ratios under this are shown with four digits."""
+NO_FLUSH = "Without flushing means an interval of 60 s: nothing is sealed but at minute edges."
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -71,8 +72,7 @@ def _fixed_rate(title: str, figures: Figures, note: str) -> list[str]:
 
 def tail(figures: Figures) -> list[str]:
     """Flushing against not."""
-    note = "Without flushing means an interval of 60 s: nothing is sealed but at minute edges."
-    return _fixed_rate("Half load: flushing each second against not", figures, note)
+    return _fixed_rate("Half load: flushing each second against not", figures, NO_FLUSH)
 
 
 def counters(figures: Figures) -> list[str]:
@@ -117,6 +117,12 @@ def _two(title: str, names: tuple[str, str], figures: Figures, note: str = "") -
         f"First ÷ second: click CPU {cell(figures['cpu_ratio'])}, "
         f"clicks/s {cell(figures['rate_ratio'])}, p99 {cell(figures['p99_ratio'])}. {note}".strip(),
     ]  # fmt: skip
+
+
+def price(figures: Figures) -> list[str]:
+    """Flushing against not."""
+    names = ("flushing each second", "no flushing")
+    return _two("The price of a flush each second, at saturation", names, figures, NO_FLUSH)
 
 
 def ids(figures: Figures) -> list[str]:
@@ -212,6 +218,7 @@ def aggregator(figures: Figures) -> list[str]:
 
 TABLES: dict[str, Callable[[Figures], list[str]]] = {
     "side": side,
+    "price": price,
     "tail": tail,
     "counters": counters,
     "freshness": freshness,

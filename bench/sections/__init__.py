@@ -16,6 +16,7 @@ Section = Callable[[Plan], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "side": side.side_by_side,
+    "price": saturation.price,
     "tail": half_load.tail,
     "counters": half_load.counters_place,
     "freshness": half_load.freshness,

@@ -1,7 +1,8 @@
-"""Sections at saturation, on Clickmill alone: batches, many IDs, scraping, two workers."""
+"""Sections at saturation, on Clickmill alone: the price, batches, IDs, scraping, two workers."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import urllib.request
@@ -12,13 +13,15 @@ from typing import Any
 import msgspec
 
 from bench import machine, wrk
-from bench.measure import Plan, Turn, check_count, ratios, spread, turn
+from bench.measure import MiscountError, Plan, Turn, check_count, ratios, spread, turn
+from bench.sections.half_load import NO_FLUSH_SECONDS
 from bench.servers import LOAD_CORE, SERVER_CORE
 from bench.system import Clickmill
 
 BATCH_ITEMS = 1_000
 MANY_IDS, FEW_IDS = 1_000_000, 10
 SCRAPE_EVERY = 1.0
+CLICKS_TOTAL = re.compile(r"^clickmill_clicks_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 def _figures(turns: list[Turn]) -> dict[str, Any]:
@@ -46,6 +49,49 @@ def _say(plan: Plan, number: int, what: str, done: Turn) -> None:
         f"round {number} of {plan.rounds}  {what}: {done.cpu_us:.2f} µs a click, "
         f"{done.rate:,.0f} clicks/s"
     )
+
+
+class _ByTheMinute(Clickmill):
+    """One that flushes at minute edges alone: its clicks are counted by its own `/metrics`."""
+
+    def __init__(self) -> None:
+        """With the longest flush interval."""
+        super().__init__({"FLUSH_INTERVAL": str(NO_FLUSH_SECONDS)})
+
+    def total(self) -> int:
+        """Clicks counted by the worker: to see them in Postgres takes until the next minute."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            found = CLICKS_TOTAL.search(answer.read().decode())
+        if found is None:
+            raise MiscountError("/metrics has no clickmill_clicks_total")
+        return int(float(found[1]))
+
+
+def price(plan: Plan) -> dict[str, Any]:
+    """What exactness costs: sealing, syncing, publishing each second against not doing it."""
+    each_second = Clickmill()
+    try:
+        by_the_minute = _ByTheMinute()
+        try:
+            return _in_turns(
+                plan, ("flushing each second", each_second), ("no flushing", by_the_minute)
+            )
+        finally:
+            by_the_minute.stop()
+    finally:
+        each_second.stop()
+
+
+def _in_turns(
+    plan: Plan, first: tuple[str, Clickmill], second: tuple[str, Clickmill]
+) -> dict[str, Any]:
+    """Turns of two systems on the same load."""
+    turns: tuple[list[Turn], list[Turn]] = ([], [])
+    for number in range(1, plan.rounds + 1):
+        for done, (what, system) in zip(turns, (first, second), strict=True):
+            done.append(turn(system, wrk.Load(system.port, LOAD_CORE, plan.seconds)))
+            _say(plan, number, what, done[-1])
+    return _compare(*turns)
 
 
 def batch(plan: Plan) -> dict[str, Any]:
@@ -148,18 +194,8 @@ def workers(plan: Plan) -> dict[str, Any]:
     try:
         one = Clickmill()
         try:
-            return _workers(plan, two, one)
+            return _in_turns(plan, ("two workers", two), ("one worker", one))
         finally:
             one.stop()
     finally:
         two.stop()
-
-
-def _workers(plan: Plan, two: Clickmill, one: Clickmill) -> dict[str, Any]:
-    of_two: list[Turn] = []
-    of_one: list[Turn] = []
-    for number in range(1, plan.rounds + 1):
-        for turns, system, what in ((of_two, two, "two workers"), (of_one, one, "one worker")):
-            turns.append(turn(system, wrk.Load(system.port, LOAD_CORE, plan.seconds)))
-            _say(plan, number, what, turns[-1])
-    return _compare(of_two, of_one)

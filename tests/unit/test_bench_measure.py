@@ -121,6 +121,13 @@ def test_a_programs_own_figures_are_shown_whatever_they_are() -> None:
     assert met["aggregator: lag with 10,000 sources, NATS as it comes"] is None
 
 
+@pytest.mark.parametrize(("ratio", "met"), [(1.05, True), (1.06, False)])
+def test_the_price_of_flushing_is_held_to_its_goal(ratio: float, met: bool) -> None:
+    figure = {"median": ratio, "low": 0.9, "high": 1.2}
+    of_price = [g for g in goals.goals({"price": {"cpu_ratio": figure}}) if "sealing" in g.figure]
+    assert [g.met for g in of_price] == [met]
+
+
 def test_a_lag_that_is_too_long_names_the_number_that_holds() -> None:
     lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, 9), (6000, 2))]
     rows = list(goals.goals({"aggregator": {"figures": {"lag": lags}}}))
