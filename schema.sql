@@ -36,11 +36,6 @@ CREATE TABLE IF NOT EXISTS banner_day (
     PRIMARY KEY (banner_id, day)
 ) WITH (fillfactor = 48);
 
--- For "all banners in a range" (top lists), which the primary keys can't serve. The columns of
--- these indexes never change in an update, so updates stay HOT.
-CREATE INDEX IF NOT EXISTS banner_hour_by_time ON banner_hour (hour, banner_id);
-CREATE INDEX IF NOT EXISTS banner_day_by_time ON banner_day (day, banner_id);
-
 -- The register: names for people, targets for /click/{id}. A banner counts without being in it.
 CREATE TABLE IF NOT EXISTS banner (
     id         int  PRIMARY KEY,
@@ -64,9 +59,6 @@ CREATE TABLE IF NOT EXISTS source (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
--- The few open ones among all that ever were, read by each aggregator once a second.
-CREATE INDEX IF NOT EXISTS source_open ON source (source) WHERE NOT closed;
-
 -- What could not be counted, with the evidence. reason begins with one word:
 --   unreadable: the bytes are no frame; clicks is NULL, for nobody can know them
 --   hole:       frames that no spool has any more; clicks says how many are missing
@@ -81,6 +73,25 @@ CREATE TABLE IF NOT EXISTS quarantine (
     clicks      bigint,
     raw         bytea
 );
+
+-- Asked for first, because CREATE INDEX IF NOT EXISTS locks its table against writers before it
+-- looks: an aggregator that starts beside one that writes would stop it, or deadlock with it.
+DO $$
+BEGIN
+    -- For "all banners in a range" (top lists), which the primary keys can't serve. The columns
+    -- of these two never change in an update, so updates stay HOT.
+    IF to_regclass('banner_hour_by_time') IS NULL THEN
+        CREATE INDEX banner_hour_by_time ON banner_hour (hour, banner_id);
+    END IF;
+    IF to_regclass('banner_day_by_time') IS NULL THEN
+        CREATE INDEX banner_day_by_time ON banner_day (day, banner_id);
+    END IF;
+    -- The few open ones among all that ever were, read by each aggregator once a second.
+    IF to_regclass('source_open') IS NULL THEN
+        CREATE INDEX source_open ON source (source) WHERE NOT closed;
+    END IF;
+END
+$$;
 
 -- Makes the partition of one UTC day, if it is missing. Made apart and then attached, because
 -- ATTACH lets readers and writers of the other partitions go on, where CREATE ... PARTITION OF

@@ -10,6 +10,7 @@ from signal import Signals
 from typing import TypeVar
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from aggregator import postgres
 from aggregator.fold import Arrival, Verdict
@@ -281,6 +282,23 @@ def test_the_schema_is_applied_by_several_at_once_and_again(database: str) -> No
 
     asyncio.run(race())
     assert sql.query(database, "SELECT count(*) FROM banner_minute") == [(0,)]
+
+
+def test_the_schema_is_applied_beside_a_writer_without_waiting(database: str) -> None:
+    """Waiting for writers would be a deadlock with one who inserts its sources first."""
+    a = FakeSource()
+    impatient = make_conninfo(database, options="-c lock_timeout=1s")
+
+    async def test(store: Store) -> None:
+        await store.apply([a.arrival({1: 1})])
+        writer = await postgres.connect(database, "writer")
+        await writer.execute("BEGIN")
+        for table in ("source", "banner_minute", "banner_hour", "banner_day"):
+            await writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+        await postgres.apply_schema(impatient)
+        await writer.close()
+
+    with_store(database, test)
 
 
 def test_a_writer_that_hangs_in_its_transaction_is_ended_by_postgres(database: str) -> None:
