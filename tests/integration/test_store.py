@@ -291,12 +291,10 @@ def test_the_schema_is_applied_beside_a_writer_without_waiting(database: str) ->
 
     async def test(store: Store) -> None:
         await store.apply([a.arrival({1: 1})])
-        writer = await postgres.connect(database, "writer")
-        await writer.execute("BEGIN")
-        for table in ("source", "banner_minute", "banner_hour", "banner_day"):
-            await writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
-        await postgres.apply_schema(impatient)
-        await writer.close()
+        async with postgres.session(database, "writer") as writer, writer.transaction():
+            for table in ("source", "banner_minute", "banner_hour", "banner_day"):
+                await writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+            await postgres.apply_schema(impatient)
 
     with_store(database, test)
 
