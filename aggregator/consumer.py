@@ -179,20 +179,20 @@ class Consumer:
         record(self._metrics, batch, applied)
         late = [d for d, v in zip(batch, applied.verdicts, strict=True) if v is Verdict.GAP]
         done = [d for d, v in zip(batch, applied.verdicts, strict=True) if v is not Verdict.GAP]
-        given_back = self._keep(late)
+        shed = self._keep(late)
         self._held.settle(delivery.arrival.source for delivery in done)
         failpoint("aggregator.acknowledge")
-        await self._acknowledge(done + given_back)
+        await self._acknowledge(done + shed)
         failpoint("aggregator.broadcast")
         await self._broadcast(done, applied)
 
     def _keep(self, late: list[Delivery]) -> list[Delivery]:
-        """Hold frames until their turn; return those that must be given back for want of room."""
+        """Hold frames until their turn; return those that are shed for want of room."""
         now = time.monotonic()
         overflow = [dropped for delivery in late for dropped in self._held.keep(delivery, now)]
         if overflow:
             log.warning("%d frames behind gaps left to the workers' spools", len(overflow))
-            self._metrics.overflow.inc(len(overflow))
+            self._metrics.shed.inc(len(overflow))
         self._metrics.sources_waiting.set(self._held.sources)
         return overflow
 

@@ -50,7 +50,7 @@ _CODES: Final = {
     ),
 }
 
-log = logging.getLogger("aggregator.door")
+log = logging.getLogger("clickmill.middleware")
 AnyRequest = Request[Any, Any, Any]
 
 

@@ -34,7 +34,7 @@ RETRY_MS: Final = 1_000
 MAX_ROWS: Final = 5_000
 STILL_THERE: Final = b": \n\n"
 
-log = logging.getLogger("aggregator.live")
+log = logging.getLogger("clickmill.live")
 
 
 def event(name: str, data: msgspec.Struct) -> bytes:

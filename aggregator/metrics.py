@@ -25,8 +25,8 @@ QUARANTINE_REASONS: Final = ("unreadable", "hole", "total", "refused")
 
 
 def register_process(registry: CollectorRegistry) -> None:
-    """Adds the figures of this process, and what is built into it."""
-    # Without it, each counter has a second series that nobody asks for.
+    """Adds the metrics of this process, and its versions."""
+    # Without it, each counter has a second series that nobody uses.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     ProcessCollector(registry=registry)
     registry.register(BuildInfo())
@@ -45,52 +45,58 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"clickmill_{name}", text, buckets=buckets, registry=registry)
 
-        self.applied = counter("deltas_applied", "Frames applied and committed")
-        self.duplicates = counter("deltas_duplicate", "Frames that had been applied before")
-        self.gaps = counter("deltas_gap", "Frames that came before their turn and had to wait")
-        self.overflow = counter(
-            "deltas_given_back", "Frames behind a gap left to the worker's spool, for want of room"
+        self.applied = counter("frames_applied", "Frames applied and committed")
+        self.duplicates = counter("frames_duplicate", "Frames that had been applied before")
+        self.gaps = counter(
+            "frames_gap", "Frames that came before an earlier frame of their source"
+        )
+        self.shed = counter(
+            "frames_shed",
+            "Frames behind a gap acknowledged uncounted, for the worker to send again",
         )
         self.clicks = counter("clicks_committed", "Clicks committed to Postgres")
         self.pairs = counter("pairs_committed", "(banner, count) pairs committed to Postgres")
         self.clamped = counter(
-            "deltas_clamped", "Frames whose minute was out of range and was clamped"
+            "frames_clamped", "Frames whose minute was outside the allowed range and was clamped"
         )
         self.quarantined = Counter(
-            "clickmill_quarantine_rows",
-            "Rows put into the quarantine table, by the first word of their reason",
+            "clickmill_quarantined",
+            "Rows added to the quarantine table, by the first word of their reason",
             ["reason"],
             registry=registry,
         )
         for reason in QUARANTINE_REASONS:
             self.quarantined.labels(reason)
         self.missing = counter(
-            "clicks_missing", "Clicks that frames lost for ever held, by the sources' totals"
+            "clicks_missing", "Clicks in frames that are lost for good, by the sources' totals"
         )
         self.retries = counter("commit_retries", "Attempts to commit that failed and were repeated")
         self.commit = histogram(
             "commit_duration_seconds", "Seconds from a batch's first statement to COMMIT", SECONDS
         )
         self.lag = histogram(
-            "delta_lag_seconds", "Seconds from a frame's sealing to its commit", LAG_SECONDS
+            "frame_lag_seconds", "Seconds from a frame's sealing to its commit", LAG_SECONDS
         )
         self.batch = histogram(
-            "batch_deltas", "Frames in a batch", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+            "batch_frames", "Frames in a batch", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
         )
-        self.freshness = gauge("freshness_seconds", "How far completeThrough is behind the clock")
+        self.freshness = gauge(
+            "freshness_seconds", "Seconds that completeThrough is behind the clock"
+        )
         self.complete_through = gauge(
-            "complete_through_timestamp_seconds", "completeThrough, the last that was known of it"
+            "complete_through_timestamp_seconds", "completeThrough, its last known value"
         )
         self.quarantine_waiting = gauge(
-            "quarantine_waiting_rows", "Rows of the quarantine table, counted up to 1,000"
+            "quarantine_waiting_rows", "Rows in the quarantine table now, counted up to 1,000"
         )
-        self.sources_live = gauge("sources_live", "Open sources heard of in the last 10 s")
+        self.sources_live = gauge("sources_live", "Open sources with a heartbeat in the last 10 s")
         self.sources_silent = gauge(
-            "sources_silent", "Open sources that fell silent and hold back completeThrough"
+            "sources_silent",
+            "Open sources without a heartbeat for 10 s; they hold completeThrough back",
         )
-        self.sources_waiting = gauge("sources_waiting", "Sources that wait behind a gap")
-        self.pending = gauge("deltas_pending", "Messages of own shards still in the stream")
-        self.buffered = gauge("deltas_buffered", "Frames in this process, not yet committed")
+        self.sources_waiting = gauge("sources_waiting", "Sources with a gap in their frames")
+        self.pending = gauge("frames_pending", "Messages of own shards still in the stream")
+        self.buffered = gauge("frames_buffered", "Frames in this process, not yet committed")
         self.shards = gauge("shards_owned", "Shards this aggregator pulls")
         self.members = gauge("aggregators", "Aggregators that share the shards")
         self.nats_up = gauge("nats_up", "1 while NATS is connected")

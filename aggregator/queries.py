@@ -34,7 +34,7 @@ MAX_BRANCHES: Final = 3
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 Params = dict[str, object]
 
-log = logging.getLogger("aggregator.queries")
+log = logging.getLogger("clickmill.queries")
 
 
 class Total(NamedTuple):

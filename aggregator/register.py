@@ -43,7 +43,7 @@ Target = Annotated[
     ),
 ]
 
-log = logging.getLogger("aggregator.register")
+log = logging.getLogger("clickmill.register")
 
 
 class Banner(msgspec.Struct, frozen=True):

@@ -7,9 +7,9 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard
 
 from grafana.panels import Line, board, curves, number, sql_number, sql_table, steps
+from grafana.rules import AGGREGATOR
 
 AT: Final = 'instance=~"$instance"'
-OURS: Final = f'job=~"clickmill-.*",{AT}'
 RANGE: Final = "[$__rate_interval]"
 
 
@@ -21,6 +21,15 @@ def _quantiles(metric: str, prefix: str = "") -> list[Line]:
     rate = f"sum by (le) (rate({metric}_bucket{{{AT}}}{RANGE}))"
     names = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
     return [Line(f"histogram_quantile({q}, {rate})", prefix + name) for q, name in names]
+
+
+def _of_processes(expr: str) -> list[Line]:
+    """The same of both parts, whose metrics differ in their prefix."""
+    of_aggregators = f'{{job="{AGGREGATOR}",{AT}}}'
+    return [
+        Line(expr.format("clickmill_ingest_process", f"{{{AT}}}"), "ingest {{instance}}"),
+        Line(expr.format("process", of_aggregators), "aggregator {{instance}}"),
+    ]
 
 
 def _glance(made: dashboard.Dashboard) -> None:
@@ -105,7 +114,7 @@ def _way(made: dashboard.Dashboard) -> None:
             "s",
             "Freshness is completeThrough's age. Lag is a frame's time from sealing to commit.",
             Line(f"max(clickmill_freshness_seconds{{{AT}}})", "freshness"),
-            *_quantiles("clickmill_delta_lag_seconds", "lag "),
+            *_quantiles("clickmill_frame_lag_seconds", "lag "),
             thresholds=steps((10, "red")),
         )
     )
@@ -189,9 +198,9 @@ def _commit(made: dashboard.Dashboard) -> None:
             "Frames applied",
             "ops",
             "Duplicates are frames that came twice and counted once; gaps wait for a resend.",
-            Line(_rate("clickmill_deltas_applied_total"), "applied"),
-            Line(_rate("clickmill_deltas_duplicate_total"), "duplicates"),
-            Line(_rate("clickmill_deltas_gap_total"), "gaps"),
+            Line(_rate("clickmill_frames_applied_total"), "applied"),
+            Line(_rate("clickmill_frames_duplicate_total"), "duplicates"),
+            Line(_rate("clickmill_frames_gap_total"), "gaps"),
             Line(_rate("clickmill_commit_retries_total"), "commit retries"),
             span=8,
         )
@@ -201,8 +210,8 @@ def _commit(made: dashboard.Dashboard) -> None:
             "Frames on their way",
             "short",
             "In the stream: not yet fetched. In memory: fetched, not yet committed.",
-            Line(f"sum(clickmill_deltas_pending{{{AT}}})", "in the stream"),
-            Line(f"sum(clickmill_deltas_buffered{{{AT}}})", "in memory"),
+            Line(f"sum(clickmill_frames_pending{{{AT}}})", "in the stream"),
+            Line(f"sum(clickmill_frames_buffered{{{AT}}})", "in memory"),
             span=8,
         )
     )
@@ -277,10 +286,7 @@ def _processes(made: dashboard.Dashboard) -> None:
             "CPU",
             "short",
             "Cores in use: all workers of a machine together; an aggregator by itself.",
-            Line(
-                f"sum by (job, instance) (rate(process_cpu_seconds_total{{{OURS}}}{RANGE}))",
-                "{{job}} {{instance}}",
-            ),
+            *_of_processes("rate({}_cpu_seconds_total{}" + RANGE + ")"),
             span=8,
         )
     )
@@ -289,10 +295,7 @@ def _processes(made: dashboard.Dashboard) -> None:
             "Memory",
             "bytes",
             "Resident memory: workers of a machine together; each aggregator.",
-            Line(
-                f"sum by (job, instance) (process_resident_memory_bytes{{{OURS}}})",
-                "{{job}} {{instance}}",
-            ),
+            *_of_processes("{}_resident_memory_bytes{}"),
             span=8,
         )
     )
@@ -301,7 +304,7 @@ def _processes(made: dashboard.Dashboard) -> None:
             "Open files and sockets",
             "short",
             "Every connection is one.",
-            Line(f"sum by (job, instance) (process_open_fds{{{OURS}}})", "{{job}} {{instance}}"),
+            *_of_processes("{}_open_fds{}"),
             span=8,
         )
     )

@@ -70,7 +70,7 @@ RECORDINGS: Final = (
     ),
     *_quantiles("clickmill_http_request_duration_seconds"),
     *_quantiles("clickmill_commit_duration_seconds"),
-    *_quantiles("clickmill_delta_lag_seconds"),
+    *_quantiles("clickmill_frame_lag_seconds"),
 )  # fmt: skip
 
 ALERTS: Final = (
@@ -90,9 +90,9 @@ ALERTS: Final = (
         "Start an aggregator; what has piled up is committed by itself.",
     ),
     Alert(
-        "ClickmillDeltasNotCommitted",
+        "ClickmillFramesNotCommitted",
         "min_over_time(clickmill_spool_frames[1m]) > 0"
-        " and on () ((sum(rate(clickmill_deltas_applied_total[1m])) or vector(0)) == 0)",
+        " and on () ((sum(rate(clickmill_frames_applied_total[1m])) or vector(0)) == 0)",
         "1m", "critical",
         "Frames wait on {{ $labels.instance }}, and nothing is committed anywhere.",
         "Look which of Postgres, NATS and the aggregator is down; the spool holds every click "
@@ -114,7 +114,7 @@ ALERTS: Final = (
         "Bring NATS back, or mend the way to it; the workers connect again by themselves.",
     ),
     Alert(
-        "ClickmillFiguresLate",
+        "ClickmillStatisticsLate",
         "clickmill_freshness_seconds > 10",
         "1m", "warning",
         "Statistics are {{ $value | humanizeDuration }} behind.",

@@ -61,9 +61,22 @@ _SINGLE: Final = (
     _Meter("clickmill_unsealed_clicks", "gauge", "Clicks in the epochs, not yet in a spool."),
     _Meter("clickmill_workers", "gauge", "Workers that run on this node."),
     _Meter("clickmill_workers_connected", "gauge", "Workers that have a connection to NATS."),
-    _Meter("process_cpu_seconds", "counter", "CPU time of all workers of this node.", 1e9),
-    _Meter("process_resident_memory_bytes", "gauge", "Memory of all workers of this node."),
-    _Meter("process_open_fds", "gauge", "Open files and sockets of all workers of this node."),
+    _Meter(
+        "clickmill_ingest_process_cpu_seconds",
+        "counter",
+        "CPU time of all workers of this node.",
+        1e9,
+    ),
+    _Meter(
+        "clickmill_ingest_process_resident_memory_bytes",
+        "gauge",
+        "Memory of all workers of this node.",
+    ),
+    _Meter(
+        "clickmill_ingest_process_open_fds",
+        "gauge",
+        "Open files and sockets of all workers of this node.",
+    ),
 )
 _DISK: Final = (
     ("clickmill_spool_disk_free_bytes", "Room left for the spools on their disk."),
@@ -148,12 +161,12 @@ class Slot:
     def sample_process(self) -> None:
         """Note this process's CPU time, memory and open files; costs about 20 µs."""
         cpu_ns = time.process_time_ns()
-        self.add("process_cpu_seconds", cpu_ns - self._cpu_ns)
+        self.add("clickmill_ingest_process_cpu_seconds", cpu_ns - self._cpu_ns)
         self._cpu_ns = cpu_ns
         resident = int(Path("/proc/self/statm").read_bytes().split()[1]) * mmap.PAGESIZE
-        self.set("process_resident_memory_bytes", resident)
+        self.set("clickmill_ingest_process_resident_memory_bytes", resident)
         # The size of this directory is its number of entries, since Linux 6.2; 0 before.
-        self.set("process_open_fds", Path("/proc/self/fd").stat().st_size)
+        self.set("clickmill_ingest_process_open_fds", Path("/proc/self/fd").stat().st_size)
 
     def request(self, route: str, method: str, status: int, took_ns: int) -> None:
         """Count one answered request, and how long it took."""

@@ -169,7 +169,7 @@ def _clicks(before: Look, now: Look) -> Facts:
         ("  with NATS", _number(connected, bad=connected < workers)),
         ("  starts", _number(now.total("clickmill_worker_starts_total"))),
     ]
-    return [*rows, *_process(before, now)]
+    return [*rows, *_process(before, now, "clickmill_ingest_process")]
 
 
 def _spool(before: Look, now: Look) -> Facts:
@@ -197,23 +197,23 @@ def _statistics(before: Look, now: Look) -> Facts:
     quarantined = now.total("clickmill_quarantine_waiting_rows")
     commit, lag = (
         figures.quantiles(before, now, [0.95], name)[0]
-        for name in ("clickmill_commit_duration_seconds", "clickmill_delta_lag_seconds")
+        for name in ("clickmill_commit_duration_seconds", "clickmill_frame_lag_seconds")
     )
     committed = figures.rate(before, now, "clickmill_clicks_committed_total")
     rows = [
         ("behind by", _seconds(behind, bad=not behind < LATE_SECONDS)),
         ("committed per second", _number(committed)),
-        ("frames per second", _number(figures.rate(before, now, "clickmill_deltas_applied_total"))),
+        ("frames per second", _number(figures.rate(before, now, "clickmill_frames_applied_total"))),
         ("p95 of a commit", _seconds(commit)),
         ("p95 sealed to committed", _seconds(lag)),
-        ("duplicates since start", _number(now.total("clickmill_deltas_duplicate_total"))),
+        ("duplicates since start", _number(now.total("clickmill_frames_duplicate_total"))),
         ("sources live", _number(now.total("clickmill_sources_live"))),
         ("  silent", _number(silent, bad=silent > 0)),
         ("in quarantine", _number(quarantined, bad=quarantined > 0)),
         ("Postgres", _yes(now.total("clickmill_postgres_up"))),
         ("NATS", _yes(now.total("clickmill_nats_up"))),
     ]
-    return [*rows, *_process(before, now)]
+    return [*rows, *_process(before, now, "process")]
 
 
 def _quantiles(before: Look, now: Look) -> Facts:
@@ -222,10 +222,11 @@ def _quantiles(before: Look, now: Look) -> Facts:
     return [(n, _seconds(v, bad=v > SLOW_SECONDS)) for n, v in zip(names, found, strict=True)]
 
 
-def _process(before: Look, now: Look) -> Facts:
+def _process(before: Look, now: Look, prefix: str) -> Facts:
+    cores = figures.rate(before, now, f"{prefix}_cpu_seconds_total")
     return [
-        ("cores in use", _number(figures.rate(before, now, "process_cpu_seconds_total"), digits=2)),
-        ("memory", _bytes(now.total("process_resident_memory_bytes"))),
+        ("cores in use", _number(cores, digits=2)),
+        ("memory", _bytes(now.total(f"{prefix}_resident_memory_bytes"))),
     ]
 
 

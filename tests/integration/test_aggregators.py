@@ -93,7 +93,7 @@ def test_three_share_the_shards_and_stay_exact(nats: NatsServer, database: str) 
             await asyncio.sleep(1)
 
         together(nats, database, members, wait_for_shares)
-        assert sum(m.metric("clickmill_deltas_applied_total") for m in members) > 0
+        assert sum(m.metric("clickmill_frames_applied_total") for m in members) > 0
         assert all(m.metric("clickmill_commit_retries_total") == 0 for m in members), "a deadlock"
 
 
@@ -214,4 +214,4 @@ def test_the_connection_cut_at_every_third_commit(
             assert min(proxy.cuts.values()) >= 8
             # Nearly all cuts hit the writer, whose every transaction is then repeated.
             assert running.metric("clickmill_commit_retries_total") >= 15
-            assert running.metric("clickmill_deltas_duplicate_total") >= 1
+            assert running.metric("clickmill_frames_duplicate_total") >= 1

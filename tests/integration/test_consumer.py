@@ -47,7 +47,7 @@ def test_frames_become_figures_and_leave_the_stream(nats: NatsServer, database: 
         assert (await broadcasts.next_msg(5)).data
         await bus.drained()
         assert sql.counts(database) == {17: 65, 4: 5}
-        assert running.metric("clickmill_deltas_applied_total") == 10
+        assert running.metric("clickmill_frames_applied_total") == 10
         assert running.metric("clickmill_clicks_committed_total") == 70
 
     on(nats, database, test)
@@ -71,8 +71,8 @@ def test_out_of_order_and_twice_counts_once_without_waiting(
         await a.committed(6)
         assert time.monotonic() - began < bus_module.ACK_WAIT_S, "held, not delivered again"
         await bus.drained()
-        assert running.metric("clickmill_deltas_gap_total") >= 4
-        assert running.metric("clickmill_deltas_duplicate_total") >= 1
+        assert running.metric("clickmill_frames_gap_total") >= 4
+        assert running.metric("clickmill_frames_duplicate_total") >= 1
 
     on(nats, database, test)
     assert sql.counts(database) == dict.fromkeys(range(6), 1)
@@ -89,7 +89,7 @@ def test_what_one_batch_has_no_room_for_is_not_left_waiting(
             await a.publish(seq)
         await a.committed(12)
         await bus.drained()
-        assert running.metric("clickmill_deltas_duplicate_total") == 0, "delivered again"
+        assert running.metric("clickmill_frames_duplicate_total") == 0, "delivered again"
 
     on(nats, database, test)
     assert set(sql.counts(database).values()) == {12}
@@ -109,7 +109,7 @@ def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> N
             await js.publish(f"clickmill.deltas.{shard}.nobody", b"junk")
         await js.publish(wire.delta_subject(bus.worker().id), wire.encode(a.spool[1]))
         await bus.drained()
-        assert running.metric('clickmill_quarantine_rows_total{reason="unreadable"}') == 4
+        assert running.metric('clickmill_quarantined_total{reason="unreadable"}') == 4
 
     on(nats, database, test)
     assert sql.counts(database) == {1: 2}

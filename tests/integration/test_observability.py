@@ -99,7 +99,7 @@ def fresh(prometheus: Prometheus) -> bool:
         and prometheus.value("sum(rate(clickmill_clicks_committed_total[2s]))") > 0
         and bool(prometheus.query('clickmill_http_requests_total{route="click",status="302"}'))
         and bool(prometheus.query("clickmill_quarantine_waiting_rows > 0"))
-        and bool(prometheus.query("job:clickmill_delta_lag_seconds:p99_5m >= 0"))
+        and bool(prometheus.query("job:clickmill_frame_lag_seconds:p99_5m >= 0"))
     )
 
 

@@ -40,8 +40,8 @@ READERS = 3
 
 POSTGRES_STOPPED = {
     "ClickmillPostgresUnreachable",
-    "ClickmillDeltasNotCommitted",
-    "ClickmillFiguresLate",
+    "ClickmillFramesNotCommitted",
+    "ClickmillStatisticsLate",
     "ClickmillSpoolGrowing",
     "ClickmillErrors",
 }

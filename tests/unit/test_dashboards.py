@@ -130,11 +130,20 @@ def test_the_names_of_the_contract_are_all_there() -> None:
         "clickmill_spool_bytes",
         "clickmill_spool_frames",
         "clickmill_publish_failures_total",
-        "clickmill_deltas_applied_total",
-        "clickmill_deltas_duplicate_total",
+        "clickmill_frames_applied_total",
+        "clickmill_frames_duplicate_total",
         "clickmill_freshness_seconds",
     ):
         assert name in kinds
+
+
+def test_one_name_for_one_thing() -> None:
+    """What a worker sends is a frame in every metric, and each part has a prefix of its own."""
+    assert not [name for name in catalogue.series() if "delta" in name]
+    assert all(known.name.startswith("clickmill_") for known in catalogue.ingest())
+    labels = {known.name: known.labels for known in catalogue.aggregator()}
+    assert labels["clickmill_quarantined_total"] == ("reason",)
+    assert "clickmill_frames_shed_total" in labels
 
 
 def test_no_label_has_room_for_a_banner_or_a_source() -> None:

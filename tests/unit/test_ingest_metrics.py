@@ -47,7 +47,7 @@ def test_all_workers_are_told_as_one(tmp_path: Path) -> None:
     labels = [key[1] for key in values if key[0] == "clickmill_http_requests_total"]
     assert labels == [("POST", "counter", "200")]
     assert values["clickmill_http_requests_total", labels[0]] == 3
-    assert values["process_resident_memory_bytes", ()] > 1 << 20
+    assert values["clickmill_ingest_process_resident_memory_bytes", ()] > 1 << 20
 
 
 def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
     assert values["clickmill_clicks_total", ()] == 15
     assert values["clickmill_workers", ()] == 2
     assert values["clickmill_worker_starts_total", ()] == 3
-    assert values["process_cpu_seconds_total", ()] > 0
+    assert values["clickmill_ingest_process_cpu_seconds_total", ()] > 0
 
 
 def test_meters_of_another_version_are_left_alone(

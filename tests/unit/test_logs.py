@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +89,20 @@ def test_dull_lines_are_kept_for_the_case_of_failure() -> None:
     log.close()
     lines = [line.split("| ")[1] for line in out.getvalue().splitlines()]
     assert lines == ["loud", "last", *(f"dull {n}" for n in range(5, KEPT_LINES + 5))]
+
+
+OF_OTHERS = {"_granian"}
+"""Loggers of libraries, which we only make quieter."""
+
+
+def test_every_logger_is_under_clickmill() -> None:
+    """One name, `clickmill`, sets the level and the handler of all of them."""
+    root = Path(__file__).parents[2]
+    sources = [
+        p
+        for part in ("clickmill", "ingest", "aggregator", "stack")
+        for p in (root / part).rglob("*.py")
+    ]
+    names = {n for p in sources for n in re.findall(r'getLogger\("([^"]+)"\)', p.read_text())}
+    assert len(names) > 10
+    assert {name.partition(".")[0] for name in names - OF_OTHERS} == {"clickmill"}
