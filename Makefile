@@ -57,14 +57,14 @@ bench: $(VENV)/.built $(VENV)/.dev $(VENV)/.bench ## side by side, into docs/ben
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 stress: $(VENV)/.built $(VENV)/.dev ## the load scenario, checked click by click (USERS=500 MINUTES=10)
-	@$(PY) -m bench.stress $(if $(USERS),--users $(USERS)) \
+	@$(PY) -m bench.sections.stress $(if $(USERS),--users $(USERS)) \
 	  $(if $(filter command line environment,$(origin MINUTES)),--minutes $(MINUTES)) $(ARGS)
 
 screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## the live page, into docs/images
-	@$(PY) -m bench.screenshots $(ARGS)
+	@$(PY) -m bench.report.screenshots $(ARGS)
 
 bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNERS=1000 DAYS=400)
-	@$(PY) -m bench.stats_bench $(ARGS)
+	@$(PY) -m bench.sections.statistics.bench $(ARGS)
 
 soak: JOBS ?= 2
 soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2)

@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # Locust puts only this file's folder there
     sys.path.insert(0, str(ROOT))
 
-from bench import shapes  # noqa: E402
-from bench.stressledger import StressLedger  # noqa: E402
+from bench.load import shapes, verdict  # noqa: E402
+from bench.load.ledger import Ledger  # noqa: E402
+from bench.load.statistics import Gain, StatisticsError  # noqa: E402
 
 FIRST_BANNER, LAST_BANNER = 10, 100
 WAIT_SECONDS = 0.1
-P95_LIMIT_MS = 200.0
-FAILED_LIMIT = 0.01
 BATCH_ITEMS = 20
 STOP_TIMEOUT = 10.0
 """Users that are told to stop have so long to get their last answer."""
@@ -51,7 +51,7 @@ if not hasattr(geventhttpclient.client, "_may_retry_after_send_error"):
     raise SystemExit("geventhttpclient has changed: look how it repeats requests, and stop it")
 geventhttpclient.client._may_retry_after_send_error = lambda method: False
 
-ledger = StressLedger(range(FIRST_BANNER, LAST_BANNER + 1))
+ledger = Ledger()
 
 
 def any_banner() -> int:
@@ -78,13 +78,15 @@ class Clicker(FastHttpUser):
 
     def clicks(self, method: str, path: str, banners: Sequence[int], **request: Any) -> None:
         """Send a request that counts one click for each of `banners`; only 200 is right."""
-        ledger.sent(banners)
+        sent = ledger.send(Counter(banners))
         with self.client.request(method, path, catch_response=True, **request) as answer:
             if answer.status_code == OK:
-                ledger.answered(banners)
+                ledger.answer(sent)
             elif answer.status_code:
-                ledger.refused(banners)
+                ledger.refuse(sent, answer.status_code)
                 answer.failure(f"{answer.status_code} instead of 200")
+            else:
+                ledger.lose(sent)
 
     def post(self) -> None:
         """Post `{}` to a banner: the one request of the contract's scenario."""
@@ -102,7 +104,7 @@ class ClickUser(Clicker):
 
 
 class MixedUser(Clicker):
-    """Every way to click, and someone who looks at the figures."""
+    """Every way to click, and a reader of the statistics."""
 
     @task(10)
     def post_click(self) -> None:
@@ -161,24 +163,12 @@ class Shape(LoadTestShape):
     def _limit(self, second: float, options: Any) -> int | None:
         """One step more each 15 s, until a threshold is passed or the time is over."""
         assert self.runner is not None
-        if second > options.minutes * 60 or not in_order(self.runner.environment, recent=True):
+        if second > options.minutes * 60 or not verdict.in_order(
+            self.runner.environment, recent=True
+        ):
             return None
         self.most_users = LIMIT_STEP_USERS * (1 + int(second // LIMIT_STEP_SECONDS))
         return self.most_users
-
-
-def p95(environment: Environment, recent: bool = False) -> float:
-    """Milliseconds, over the run or (recent) over the last ten seconds."""
-    total = environment.stats.total
-    if recent:
-        return float(total.get_current_response_time_percentile(0.95) or 0.0)
-    return float(total.get_response_time_percentile(0.95) or 0.0)
-
-
-def in_order(environment: Environment, recent: bool = False) -> bool:
-    """True while p95 and failures are under their limits."""
-    failed = environment.stats.total.fail_ratio
-    return p95(environment, recent) < P95_LIMIT_MS and failed < FAILED_LIMIT
 
 
 @events.init_command_line_parser.add_listener
@@ -190,7 +180,7 @@ def add_options(parser: Any) -> None:
     add("--peak-users", type=int, default=shapes.CONTRACT_USERS, env_var="STRESS_USERS")
     add("--minutes", type=float, default=shapes.CONTRACT_MINUTES, env_var="STRESS_MINUTES")
     add("--stats-token", default="", env_var="CLICKMILL_STATS_TOKEN")
-    add("--figures", default="", help="write the run's figures here, as JSON")
+    add("--results", default="", help="write the run's results here, as JSON")
     _refuse_several(parser.parse_known_args()[0])
 
 
@@ -208,9 +198,16 @@ def prepare(environment: Environment, **_: object) -> None:
     assert options is not None, "this file is for Locust's command line"
     environment.stop_timeout = STOP_TIMEOUT
     environment.user_classes = [MixedUser if options.scenario == "mixed" else ClickUser]
-    problem = ledger.begin(environment.host or "", options.stats_token)
-    if problem:
-        raise SystemExit(f"stress: {problem}")
+    banners = range(FIRST_BANNER, LAST_BANNER + 1)
+    try:
+        gain = Gain(environment.host or "", banners, options.stats_token)
+    except StatisticsError as error:
+        raise SystemExit(f"stress: {error}") from error
+
+    def at_the_end(environment: Environment, **_: object) -> None:
+        judge(environment, verdict.reconcile(ledger, gain))
+
+    environment.events.quitting.add_listener(at_the_end)  # type: ignore[no-untyped-call]
 
 
 @events.test_start.add_listener
@@ -223,59 +220,28 @@ def _progress(environment: Environment, start: float) -> None:
     while environment.runner is not None and environment.runner.state != "stopped":
         gevent.sleep(PROGRESS_SECONDS)
         total, passed = environment.stats.total, time.monotonic() - start
+        slow = verdict.p95(environment, recent=True)
         length = environment.parsed_options.minutes * 60 if environment.parsed_options else 0
         print(
             f"{passed:5.0f} of {length:.0f} s  {environment.runner.user_count:5} users  "
-            f"{total.current_rps:8,.0f} requests/s  p95 {p95(environment, recent=True):4.0f} ms  "
+            f"{total.current_rps:8,.0f} requests/s  p95 {slow:4.0f} ms  "
             f"{total.num_failures:,} failed",
             flush=True,
         )
 
 
-@events.quitting.add_listener
-def judge(environment: Environment, **_: object) -> None:
-    """Reconcile, print the verdict, set the exit code, write the figures."""
-    total, options = environment.stats.total, environment.parsed_options
-    limit_run = options is not None and options.shape == "limit"
-    problem = ledger.end()
-    verdicts = [
-        (
-            p95(environment) < P95_LIMIT_MS,
-            f"p95 {p95(environment):.0f} ms, limit {P95_LIMIT_MS:.0f}",
-        ),
-        (
-            total.fail_ratio < FAILED_LIMIT,
-            f"failed {total.fail_ratio:.2%}, limit {FAILED_LIMIT:.0%}",
-        ),
-        (total.num_requests > 0, f"{total.num_requests:,} requests"),
-        (not problem, problem or ledger.summary()),
-    ]
-    for right, sentence in verdicts:
+def judge(environment: Environment, problem: str) -> None:
+    """Print the verdict, set the exit code, write the results."""
+    options = environment.parsed_options
+    limits, rest = verdict.sentences(environment, ledger, problem)
+    for right, sentence in (*limits, *rest):
         print(f"{'ok  ' if right else 'FAIL'} {sentence}", flush=True)
-    judged = verdicts
-    if limit_run:  # such a run passes its limits: only the ledger can fail there
-        judged = verdicts[2:]
+    judged = (*limits, *rest)
+    if options is not None and options.shape == "limit":
+        judged = rest  # such a run ends when it passes a limit: only the ledger can fail there
         most = getattr(environment.shape_class, "most_users", 0)
         print(f"the limits held up to {most - LIMIT_STEP_USERS} users, the run ended at {most}")
     environment.process_exit_code = 0 if all(right for right, _ in judged) else 1
-    if options is not None and options.figures:
-        Path(options.figures).write_text(json.dumps(figures(environment, problem), indent=1) + "\n")
-
-
-def figures(environment: Environment, problem: str) -> dict[str, Any]:
-    """What docs/benchmarks.md shows of a run."""
-    total, options = environment.stats.total, environment.parsed_options
-    assert options is not None
-    quantiles = {f"p{q}": total.get_response_time_percentile(q / 100) for q in (50, 95, 99)}
-    return {
-        "shape": options.shape,
-        "scenario": options.scenario,
-        "peak_users": options.peak_users,
-        "minutes": options.minutes,
-        "requests": total.num_requests,
-        "failed": total.num_failures,
-        "requests_per_second": total.total_rps,
-        "latency_ms": quantiles,
-        "clicks_answered": ledger.clicks,
-        "ledger": problem or "equal",
-    }
+    if options is not None and options.results:
+        found = verdict.results(environment, ledger, problem)
+        Path(options.results).write_text(json.dumps(found, indent=1) + "\n")

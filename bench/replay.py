@@ -2,8 +2,8 @@
 
 Each request target of the log gets an ID, and each line becomes a request to /counter/{ID} with
 the line's own method, at the line's own time, `--speed` times faster. GET and POST count; HEAD,
-OPTIONS and others are sent too and must count nothing. At the end the log's figures stand beside
-the statistics'; the exit code is 1 when they differ.
+OPTIONS and others are sent too and must count nothing. At the end the clicks of the log are shown
+beside the statistics; the exit code is 1 when they differ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,13 @@ from urllib.parse import urlsplit
 if __package__ in (None, ""):  # started as a file: make the folder above importable
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import accesslog, reconcile
-from bench.progress import Progress
-from bench.sender import Ledger, Sender, Shot
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from bench.load import accesslog
+from bench.load.ledger import Counts, by_banner, compare, shown
+from bench.load.sender import Outcome, Sender, Shot
+from bench.load.statistics import Gain, StatisticsError, iso
 
 DEFAULT_SPEED = 3600.0
 """One hour of the log a second."""
@@ -35,7 +38,7 @@ OTHER_METHOD_STATUSES = (405,)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says."""
+    """The command line."""
 
     log: Path
     url: str
@@ -90,17 +93,21 @@ async def shots(
         yield Shot(due, request.method, ids[request.target], request.is_click)
 
 
-def send(log: accesslog.Log, ids: dict[str, int], options: Options) -> Ledger:
-    """Send the whole log and return the ledger."""
+def send(log: accesslog.Log, ids: dict[str, int], options: Options) -> Outcome:
+    """Send the whole log, with a progress bar where somebody sees it."""
     where = urlsplit(options.url)
     host, port = where.hostname or "127.0.0.1", where.port or 80
-    with Progress(len(log.requests), "requests") as progress:
-        sender = Sender(host, port, options.connections, progress.step)
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("requests", total=len(log.requests))
+        sender = Sender(host, port, options.connections, lambda: bar.advance(task))
         return asyncio.run(sender.run(shots(log.requests, ids, options.speed)))
 
 
 def table(rows: Iterable[tuple[str, int, int]], title: str) -> list[str]:
-    """Lines of a table of three columns, with a mark where the two figures differ."""
+    """Lines of a table of three columns, with a mark where the two numbers differ."""
     lines = [f"{title:<{TARGET_WIDTH}} {'log':>10} {'statistics':>11}"]
     for name, expected, found in rows:
         mark = "" if expected == found else "  DIFFERS"
@@ -108,10 +115,10 @@ def table(rows: Iterable[tuple[str, int, int]], title: str) -> list[str]:
     return lines
 
 
-def unexpected_answers(ledger: Ledger) -> list[str]:
+def unexpected_answers(outcome: Outcome) -> list[str]:
     """Answers that the contract does not give to such a request."""
     wrong = []
-    for (method, status), count in sorted(ledger.statuses.items()):
+    for (method, status), count in sorted(outcome.statuses.items()):
         click = method in accesslog.CLICK_METHODS
         allowed = (200,) if click else NO_CLICK_STATUSES.get(method, OTHER_METHOD_STATUSES)
         if status not in allowed:
@@ -119,48 +126,47 @@ def unexpected_answers(ledger: Ledger) -> list[str]:
     return wrong
 
 
-def minute_rows(ledger: Ledger, figures: reconcile.Figures) -> list[tuple[str, int, int]]:
-    """Answered clicks against the statistics, by the minute of this run."""
-    counted: Counter[int] = sum(figures.values(), Counter())
-    minutes = sorted(ledger.by_minute.keys() | {m for m, v in counted.items() if v})
-    return [(reconcile.iso(m * 60), ledger.by_minute[m], counted[m]) for m in minutes]
+def minutes(outcome: Outcome, counts: Counts) -> list[str]:
+    """Lines of a table: answered clicks beside the statistics, by the minute of this run."""
+    lines = [f"{'minutes':<{TARGET_WIDTH}} {'answered':>19} {'statistics':>11}"]
+    for minute, bounds in outcome.ledger.by_minute(counts):
+        room = f" to {bounds.high:,}" if bounds.high != bounds.low else ""
+        mark = "" if bounds.hold else "  DIFFERS"
+        answered = f"{bounds.low:,}{room}"
+        lines.append(
+            f"{iso(minute * 60):<{TARGET_WIDTH}} {answered:>19} {bounds.counted:>11,}{mark}"
+        )
+    return lines
 
 
-def report(
-    log: accesslog.Log, ids: dict[str, int], ledger: Ledger, figures: reconcile.Figures
-) -> bool:
-    """Print the log's figures beside the statistics'; True when they agree."""
-    expected = log.clicks_by_target
-    counted = reconcile.totals(figures)
+def report(log: accesslog.Log, ids: dict[str, int], outcome: Outcome, counts: Counts) -> bool:
+    """Print the clicks of the log beside the statistics; True when they agree."""
+    expected, counted = log.clicks_by_target, by_banner(counts)
     top = [(target, n, counted[ids[target]]) for target, n in expected.most_common(TOP)]
-    print("\n".join(table(top, "top targets")))
     sums = [
         ("targets with clicks", len(expected), sum(1 for n in counted.values() if n)),
         ("clicks (GET and POST lines)", expected.total(), counted.total()),
     ]
-    print("\n".join(["", *table(sums, "totals")]))
-    print("\n".join(["", *table(minute_rows(ledger, figures), "minutes (answers for log)")]))
-    straddling = ledger.straddling.total()
-    if straddling:
-        print(f"{straddling} clicks were on their way at a minute's edge: either minute is right")
-    by_id = {ids[target]: n for target, n in expected.items()}
-    differences = reconcile.compare(by_id, {}, counted)
-    unexpected = unexpected_answers(ledger)
+    tables = (table(top, "top targets"), table(sums, "totals"), minutes(outcome, counts))
+    print("\n\n".join("\n".join(lines) for lines in tables))
+    differences = compare("banner", {ids[t]: n for t, n in expected.items()}, {}, counted)
     if differences:
-        print(f"\n{len(differences)} of {len(ids)} banners differ from the log:")
-        print(reconcile.describe(differences))
-        not_ours = reconcile.compare(ledger.answered, ledger.in_flight, counted)
-        print(
-            f"Against the answers received {len(not_ours)} banners differ"
-            + (
-                f":\n{reconcile.describe(not_ours)}"
-                if not_ours
-                else ": what is missing was never answered"
-            )
-        )
+        explain(differences, outcome.ledger.wrong(counts, by_minute=False), len(ids))
+    unexpected = unexpected_answers(outcome)
     for line in unexpected:
         print(line)
     return not differences and not unexpected
+
+
+def explain(from_log: list[str], from_answers: list[str], banners: int) -> None:
+    """Print which banners differ from the log, and whether the answers explain it."""
+    print(f"\n{len(from_log)} of {banners} banners differ from the log:\n{shown(from_log)}")
+    if from_answers:
+        print(
+            f"{len(from_answers)} banners differ from the answers received:\n{shown(from_answers)}"
+        )
+    else:
+        print("No banner differs from the answers received: the missing clicks got no answer.")
 
 
 def print_log(log: accesslog.Log, path: Path) -> None:
@@ -169,26 +175,26 @@ def print_log(log: accesslog.Log, path: Path) -> None:
     targets = len({r.target for r in log.requests})
     print(f"{path}: {len(log.requests):,} requests of {targets:,} targets ({methods})")
     if log.bad_count:
-        print(f"{log.bad_count:,} lines are no requests and are left out:")
+        print(f"{log.bad_count:,} lines are not requests and are left out:")
     for bad in log.bad_shown:
         print(f"  line {bad.number}: {bad.text}")
 
 
-def print_sending(ledger: Ledger, seconds: float) -> None:
+def print_sending(outcome: Outcome, seconds: float) -> None:
     """Say how the sending went."""
-    rate = ledger.total / seconds if seconds else 0.0
+    answers = outcome.statuses.total()
     print(
-        f"{ledger.total:,} answers in {seconds:.1f} s ({rate:,.0f} a second), "
-        f"at most {ledger.latest:.2f} s behind the log's pattern"
+        f"{answers:,} answers in {seconds:.1f} s ({answers / max(seconds, 1e-9):,.0f} a second), "
+        f"at most {outcome.latest:.2f} s behind the log's pattern"
     )
-    if ledger.unsent:
+    if outcome.unsent:
         print(
-            f"{ledger.unsent:,} requests were never sent: no connection. Does `clickmill up` run?"
+            f"{outcome.unsent:,} requests were not sent, because no connection could be made: "
+            "check that `clickmill up` runs"
         )
-    for line in ledger.broken[: reconcile.MAX_SHOWN]:
-        print(f"  broken, not sent again: {line}")
-    if len(ledger.broken) > reconcile.MAX_SHOWN:
-        print(f"  … and {len(ledger.broken) - reconcile.MAX_SHOWN:,} more")
+    if outcome.broken:
+        print(f"{len(outcome.broken):,} requests got no answer and were not sent again:")
+        print(shown(outcome.broken))
 
 
 def write_mapping(path: Path, log: accesslog.Log, ids: dict[str, int]) -> None:
@@ -205,23 +211,18 @@ def replay(options: Options) -> bool:
     ids = accesslog.give_ids(log.requests, options.ids, options.first_id)
     if options.mapping:
         write_mapping(options.mapping, log, ids)
-    with reconcile.StatsClient(options.url, options.token) as stats:
-        start = time.time() // 60 * 60
-        stats.wait_complete(time.time())
-        before = stats.figures(ids.values(), start, time.time() + 60)
-        began = time.monotonic()
-        ledger = send(log, ids, options)
-        print_sending(ledger, time.monotonic() - began)
-        stats.wait_complete(time.time())
-        after = stats.figures(ids.values(), start, time.time() + 60)
-    return report(log, ids, ledger, reconcile.subtract(after, before))
+    gain = Gain(options.url, ids.values(), options.token)
+    began = time.monotonic()
+    outcome = send(log, ids, options)
+    print_sending(outcome, time.monotonic() - began)
+    return report(log, ids, outcome, gain.read())
 
 
 def main() -> int:
     """0: the statistics equal the log; 1: they don't, or could not be read."""
     try:
         equal = replay(parse_arguments())
-    except (OSError, reconcile.ReconcileError) as error:
+    except (OSError, StatisticsError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1
     print("\nThe statistics equal the log." if equal else "\nThe statistics DIFFER from the log.")

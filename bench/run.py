@@ -1,7 +1,8 @@
-"""`make bench`: run the sections, keep their figures, write docs/benchmarks.md and its picture.
+"""`make bench`: run the sections, keep their results, write docs/benchmarks.md and its picture.
 
-Each section's figures go to bench/results/NAME.json, so that sections can be run one by one; the
-report is always made from all that are there. Run it on a machine that does nothing else.
+Each section's results go to bench/results/NAME.json, so that sections can be run one by one; the
+page is always made from all that are there. A section is measured only on a machine that does
+nothing else: `bench/harness/idle.py` looks, waits, and refuses.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ import argparse
 import contextlib
 import os
 import sys
-import time
 from pathlib import Path
 
-import msgspec
-
-from bench import lineup, machine, report, versions
-from bench.measure import (
+from bench.contenders import lineup
+from bench.harness import idle, machine
+from bench.harness.measure import (
     DEFAULT_ROUNDS,
     DEFAULT_SECONDS,
     MAX_ROUNDS,
@@ -24,11 +23,13 @@ from bench.measure import (
     MiscountError,
     Plan,
 )
+from bench.harness.servers import DOCS, LOAD_CORE, ServerError, end_on_sigterm
+from bench.load.programs import MissingProgramError
+from bench.load.wrk import WrongAnswersError
+from bench.report import page, results
 from bench.sections import SECTIONS
-from bench.servers import LOAD_CORE, ServerError, end_on_sigterm
-from bench.wrk import MissingProgramError, WrongAnswersError
 
-RESULTS = Path(__file__).parent / "results"
+FAILURES = (MiscountError, ServerError, WrongAnswersError, idle.BusyMachineError)
 MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
 CORES_NEEDED = 2
 
@@ -49,7 +50,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="page, picture and results go there instead"
     )
-    parser.add_argument("--report-only", action="store_true", help="write the report anew")
+    parser.add_argument(
+        "--report-only", action="store_true", help="measure nothing, write the page"
+    )
+    idle.add_options(parser)
     options = parser.parse_args(arguments)
     options.only = _names(parser, options.only, list(SECTIONS)) or list(SECTIONS)
     options.contenders = tuple(_names(parser, options.contenders, keys))
@@ -73,57 +77,44 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def run_section(name: str, plan: Plan, results: Path) -> bool:
-    """Run one section and keep its figures; False when it gave none, with the reason shown."""
+def run_section(name: str, plan: Plan, options: argparse.Namespace) -> bool:
+    """Run one section and keep its results; False when there are none, with the reason shown."""
     say(f"── {name}")
-    load_before = os.getloadavg()[0]
     try:
-        figures = SECTIONS[name](plan)
-    except (MissingProgramError, MiscountError, ServerError, WrongAnswersError) as error:
+        busy = idle.gate(options, say)
+        measured = SECTIONS[name](plan)
+    except MissingProgramError as error:
         say(f"{name}: {error}")
-        if not isinstance(error, MissingProgramError):
-            return False
-        figures = {"missing_program": str(error)}
-    how = {"rounds": plan.rounds, "seconds": plan.seconds, "load_before": round(load_before, 2)}
-    keep(results, name, f"make bench ONLY={name}", figures, how)
+        measured, busy = {"missing_program": str(error)}, 0.0
+    except FAILURES as error:
+        say(f"{name}: {error}")
+        return False
+    how = {"rounds": plan.rounds, "seconds": plan.seconds, "busy_cores_before": round(busy, 2)}
+    folder = options.output or results.FOLDER
+    results.keep(folder, name, f"make bench ONLY={name}", measured, how)
     return True
 
 
-def keep(
-    results: Path, name: str, command: str, figures: object, how: dict[str, float] | None = None
-) -> None:
-    """Write a section's figures with all that a reader needs to judge them."""
-    results.mkdir(parents=True, exist_ok=True)
-    record = {
-        "section": name,
-        "command": command,
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        **(how or {}),
-        "machine": machine.facts(),
-        "versions": versions.found(),
-        "figures": figures,
-    }
-    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
-    (results / f"{name}.json").write_bytes(text + b"\n")
-
-
 def main() -> int:
-    """0: every section that was asked for gave figures."""
+    """0: every section that was asked for gave results."""
     options = parse_arguments()
     end_on_sigterm()
-    if not options.report_only and len(os.sched_getaffinity(0)) < CORES_NEEDED:
-        say(f"bench needs {CORES_NEEDED} cores: one for a server, one for the load")
-        return 1
-    good = True
-    results = options.output or RESULTS
-    if not options.report_only:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, {LOAD_CORE})
-        plan = Plan(options.rounds, options.seconds, say, options.contenders)
-        outcomes = [run_section(name, plan, results) for name in options.only]
-        good = all(outcomes)
-    say(f"wrote {report.write(results, options.output or report.DOCS)}")
+    good = options.report_only or measure(options)
+    written = page.write(options.output or results.FOLDER, options.output or DOCS)
+    say(f"wrote {written}")
     return 0 if good else 1
+
+
+def measure(options: argparse.Namespace) -> bool:
+    """Run the sections, one after the other; False when one of them gave no results."""
+    if machine.CORES < CORES_NEEDED:
+        say(f"bench needs {CORES_NEEDED} cores: one for a server, one for the load")
+        return False
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {LOAD_CORE})
+    plan = Plan(options.rounds, options.seconds, say, options.contenders)
+    outcomes = [run_section(name, plan, options) for name in options.only]
+    return all(outcomes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """A client that clicks and reads all the while, lightly, and keeps the ledger.
 
-Every kind of request is in it, so that no panel is without figures; one thread, about two
-hundred requests a second. `answered` counts the clicks that were answered 200 or 302, by banner;
-`open_ended` those whose connection broke first: they may count or not.
+Every kind of request is in it, so that no panel is without data; one thread, about two hundred
+requests a second.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import http.client
 import itertools
 import json
 import threading
-from collections import Counter
 from types import TracebackType
 from typing import Final
+
+from bench.load.ledger import Ledger
 
 PAUSE_S: Final = 0.004
 TIMEOUT_S: Final = 5.0
@@ -28,23 +28,14 @@ class Traffic:
     """Clicks from `with` on until its end. `statistics` False: clicks alone."""
 
     def __init__(self, port: int, stats_port: int, statistics: bool = True) -> None:
-        self.answered: Counter[int] = Counter()
-        self.open_ended: Counter[int] = Counter()
-        self._ports = {"ingest": port, "stats": stats_port}
-        self._connections: dict[str, http.client.HTTPConnection] = {}
+        self.ledger = Ledger()
+        self._connections = {
+            name: http.client.HTTPConnection("127.0.0.1", number, timeout=TIMEOUT_S)
+            for name, number in (("ingest", port), ("stats", stats_port))
+        }
         self._statistics = statistics
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-
-    @property
-    def clicks(self) -> int:
-        """All answered clicks."""
-        return sum(self.answered.values())
-
-    @property
-    def doubtful(self) -> int:
-        """All clicks on connections that broke."""
-        return sum(self.open_ended.values())
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -92,30 +83,42 @@ class Traffic:
             self._ask("ingest", "GET", "/counter/unknown")
 
     def _click(self, method: str, path: str, counts: dict[int, int], body: str = "") -> None:
-        status = self._ask("ingest", method, path, body)
-        if status in (200, 302):
-            self.answered.update(counts)
-        elif status == 0:
-            self.open_ended.update(counts)
-
-    def _ask(self, where: str, method: str, path: str, body: str = "") -> int:
-        """The status; 0 where the connection broke, -1 where none could be made."""
-        connection = self._connections.get(where)
+        connection = self._connected("ingest")
         if connection is None:
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self._ports[where], timeout=TIMEOUT_S
-            )
+            return
+        request = self.ledger.send(counts)
+        status = self._exchange(connection, method, path, body)
+        if status in (200, 302):
+            self.ledger.answer(request)
+        elif status:
+            self.ledger.refuse(request, status)
+        else:
+            self.ledger.lose(request)
+
+    def _ask(self, where: str, method: str, path: str) -> None:
+        connection = self._connected(where)
+        if connection is not None:
+            self._exchange(connection, method, path)
+
+    def _connected(self, where: str) -> http.client.HTTPConnection | None:
+        """A connection to this port; None where none can be made now."""
+        connection = self._connections[where]
+        if connection.sock is None:
             try:
                 connection.connect()
             except OSError:
-                return -1
-            self._connections[where] = connection
+                return None
+        return connection
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: str = ""
+    ) -> int:
+        """The status of the answer; 0 where the connection broke first."""
         try:
             connection.request(method, path, body or None, _JSON if body else {})
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException):
             connection.close()
-            del self._connections[where]
             return 0
         return answer.status

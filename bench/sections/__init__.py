@@ -1,6 +1,6 @@
 """The sections of `make bench`, each of which measures one thing and can run alone.
 
-A section is a function from a plan to figures that JSON can hold; `bench/report.py` makes text
+A section is a function from a plan to results that JSON can hold; `bench/report` makes text
 of them. They run in the order of this table.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.measure import Plan
-from bench.sections import aggregator, half_load, profile, saturation, side, sizes
+from bench.harness.measure import Plan
+from bench.sections import aggregator, half_load, middleware, profile, saturation, side, sizes
 
 Section = Callable[[Plan], dict[str, Any]]
 
@@ -27,4 +27,5 @@ SECTIONS: dict[str, Section] = {
     "memory": sizes.memory,
     "profile": profile.profile,
     "aggregator": aggregator.aggregator,
+    "middleware": middleware.middleware,
 }

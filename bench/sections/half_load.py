@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from bench import loader, machine, wrk
-from bench.measure import Plan, ratios, spread
+from bench.harness import machine
+from bench.harness.measure import Plan, ratios, spread
+from bench.harness.servers import LOAD_CORE, SERVER_CORE, ServerError, wait_until
+from bench.harness.system import Clickmill
+from bench.load import fixed_rate, wrk
+from bench.load.programs import MissingProgramError
 from bench.sections.prober import Prober
-from bench.servers import LOAD_CORE, SERVER_CORE, ServerError, wait_until
-from bench.system import Clickmill
 
 SATURATION_SECONDS = 2.0
 MEMORY_DISK = Path("/dev/shm")
@@ -32,37 +34,30 @@ def _half_rate(system: Clickmill) -> float:
     return wrk.run(wrk.Load(system.port, LOAD_CORE, SATURATION_SECONDS)).rate / 2
 
 
-def _figures(rounds: Sequence[loader.Fixed]) -> dict[str, Any]:
+def _spreads(rounds: Sequence[fixed_rate.Fixed]) -> dict[str, Any]:
     names = ("p50_us", "p99_us", "p999_us", "max_us", "send_late_p99_us")
-    figures: dict[str, Any] = {n: spread([getattr(r, n) for r in rounds]) for n in names}
-    return {**figures, "rounds": [msgspec.to_builtins(r) for r in rounds]}
+    spreads: dict[str, Any] = {n: spread([getattr(r, n) for r in rounds]) for n in names}
+    return {**spreads, "rounds": [msgspec.to_builtins(r) for r in rounds]}
 
 
 def _two_ways(
     plan: Plan, first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]]
 ) -> dict[str, Any]:
     """Two settings of the same system at the same fixed rate, in turns."""
-    a = Clickmill(first[1])
-    try:
-        b = Clickmill(second[1])
-        try:
-            return _in_turns(plan, ((first[0], a), (second[0], b)))
-        finally:
-            b.stop()
-    finally:
-        a.stop()
+    with Clickmill(first[1]) as a, Clickmill(second[1]) as b:
+        return _in_turns(plan, ((first[0], a), (second[0], b)))
 
 
 def _in_turns(
     plan: Plan, systems: tuple[tuple[str, Clickmill], tuple[str, Clickmill]]
 ) -> dict[str, Any]:
     rate = min(_half_rate(system) for _, system in systems)
-    rounds: tuple[list[loader.Fixed], list[loader.Fixed]] = ([], [])
+    rounds: tuple[list[fixed_rate.Fixed], list[fixed_rate.Fixed]] = ([], [])
     for _, system in systems:
         system.calm()
     for number in range(1, plan.rounds + 1):
         for done, (name, system) in zip(rounds, systems, strict=True):
-            done.append(loader.run(system.port, rate, plan.seconds))
+            done.append(fixed_rate.run(system.port, LOAD_CORE, rate, plan.seconds))
             plan.say(
                 f"round {number} of {plan.rounds}  {name}: {rate:,.0f} clicks/s, "
                 f"p99 {done[-1].p99_us:,.0f} µs, p99.9 {done[-1].p999_us:,.0f} µs"
@@ -72,8 +67,8 @@ def _in_turns(
         "rate": rate,
         "first_name": systems[0][0],
         "second_name": systems[1][0],
-        "first": _figures(first),
-        "second": _figures(second),
+        "first": _spreads(first),
+        "second": _spreads(second),
         "p99_ratio": ratios(first, second, lambda r: r.p99_us),
         "p999_ratio": ratios(first, second, lambda r: r.p999_us),
     }
@@ -88,7 +83,7 @@ def tail(plan: Plan) -> dict[str, Any]:
 def counters_place(plan: Plan) -> dict[str, Any]:
     """Counters in a file on disk against one in memory."""
     if not MEMORY_DISK.is_dir():
-        raise wrk.MissingProgramError(f"{MEMORY_DISK} is missing: no place in memory to compare")
+        raise MissingProgramError(f"{MEMORY_DISK} is missing: no place in memory to compare")
     place = {"COUNTERS_DIR": str(MEMORY_DISK / "clickmill-bench")}
     return _two_ways(plan, ("counters on disk", {}), ("counters in memory", place))
 
@@ -102,10 +97,10 @@ def freshness(plan: Plan) -> dict[str, Any]:
         # at half load the worker leaves half of the other one.
         machine.pin([*system.helping(), os.getpid()], {SERVER_CORE, LOAD_CORE})
         length = max(plan.seconds, FRESHNESS_ROUND_SECONDS) * plan.rounds
-        load = loader.start(system.port, rate, length)
+        load = fixed_rate.start(system.port, LOAD_CORE, rate, length)
         prober = Prober(system.port, system.stats_port)
         wait_until(lambda: prober.step() >= length, length + 5, "the probes are sent")
-        under_load = loader.finish(load, length)
+        under_load = fixed_rate.finish(load, length)
         wait_until(lambda: prober.poll() == 0, 10, "the last probes are in the statistics")
     except ServerError as error:
         raise ServerError(f"{error}: {prober.waiting} clicks are not in the statistics") from error

@@ -12,7 +12,7 @@ import random
 import time
 from urllib.parse import urlencode
 
-from bench.reconcile import iso
+from bench.load.statistics import iso
 
 FIRST_BANNER = 10_000
 """Far from the banners of the load."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -11,10 +10,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench import wrk
-from bench.measure import Plan
-from bench.servers import LOAD_CORE
-from bench.system import Clickmill
+from bench.harness.measure import Plan
+from bench.harness.servers import LOAD_CORE
+from bench.harness.system import Clickmill
+from bench.load import programs, wrk
 
 SAMPLES_A_SECOND = 1_999
 """No multiple of anything that beats in the worker."""
@@ -27,15 +26,9 @@ LINE = re.compile(
 
 def profile(plan: Plan) -> dict[str, Any]:
     """Shares of the samples, in percent."""
-    perf = shutil.which("perf")
-    if perf is None:
-        raise wrk.MissingProgramError("perf is missing: type `sudo apt-get install linux-perf`")
-    system = Clickmill()
-    try:
-        text = _samples(perf, system, plan.seconds)
-    finally:
-        system.stop()
-    return _shares(text)
+    perf = programs.find("perf", "linux-perf")
+    with Clickmill() as system:
+        return _shares(_samples(perf, system, plan.seconds))
 
 
 def _samples(perf: str, system: Clickmill, seconds: float) -> str:
@@ -62,7 +55,7 @@ def _perf(command: list[str], seconds: float) -> str:
         command, capture_output=True, text=True, timeout=seconds + GRACE_SECONDS, check=False
     )
     if done.returncode:
-        raise wrk.MissingProgramError(f"perf does not work here: {done.stderr.strip()[-200:]}")
+        raise programs.MissingProgramError(f"perf does not work here: {done.stderr.strip()[-200:]}")
     return done.stdout
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
-from bench import machine, wrk
-from bench.measure import MiscountError, Plan, Turn, check_count, ratios, spread, turn
+from bench.harness import machine
+from bench.harness.measure import MiscountError, Plan, Turn, check_count, ratios, spread, turn
+from bench.harness.servers import LOAD_CORE, SERVER_CORE
+from bench.harness.system import Clickmill
+from bench.load import wrk
 from bench.sections.half_load import NO_FLUSH_SECONDS
-from bench.servers import LOAD_CORE, SERVER_CORE
-from bench.system import Clickmill
 
 BATCH_ITEMS = 1_000
 MANY_IDS, FEW_IDS = 1_000_000, 10
@@ -24,7 +25,7 @@ SCRAPE_EVERY = 1.0
 CLICKS_TOTAL = re.compile(r"^clickmill_clicks_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-def _figures(turns: list[Turn]) -> dict[str, Any]:
+def _spreads(turns: list[Turn]) -> dict[str, Any]:
     return {
         "cpu_us": spread([t.cpu_us for t in turns]),
         "helping_us": spread([t.helping_us for t in turns]),
@@ -34,10 +35,10 @@ def _figures(turns: list[Turn]) -> dict[str, Any]:
 
 
 def _compare(first: list[Turn], second: list[Turn]) -> dict[str, Any]:
-    """Two ways of the same thing; ratios are first over second."""
+    """Two variants; ratios are first over second, within each round."""
     return {
-        "first": _figures(first),
-        "second": _figures(second),
+        "first": _spreads(first),
+        "second": _spreads(second),
         "cpu_ratio": ratios(first, second, lambda t: t.cpu_us),
         "rate_ratio": ratios(first, second, lambda t: t.rate),
         "p99_ratio": ratios(first, second, lambda t: t.p99_us),
@@ -69,17 +70,10 @@ class _ByTheMinute(Clickmill):
 
 def price(plan: Plan) -> dict[str, Any]:
     """What exactness costs: sealing, syncing, publishing each second against not doing it."""
-    each_second = Clickmill()
-    try:
-        by_the_minute = _ByTheMinute()
-        try:
-            return _in_turns(
-                plan, ("flushing each second", each_second), ("no flushing", by_the_minute)
-            )
-        finally:
-            by_the_minute.stop()
-    finally:
-        each_second.stop()
+    with Clickmill() as each_second, _ByTheMinute() as by_the_minute:
+        return _in_turns(
+            plan, ("flushing each second", each_second), ("no flushing", by_the_minute)
+        )
 
 
 def _in_turns(
@@ -96,11 +90,8 @@ def _in_turns(
 
 def batch(plan: Plan) -> dict[str, Any]:
     """`POST /clicks` with 1,000 items: clicks for each second of the worker's CPU."""
-    system = Clickmill()
-    try:
+    with Clickmill() as system:
         rounds = [_batch_round(system, plan, number) for number in range(1, plan.rounds + 1)]
-    finally:
-        system.stop()
     return {
         "items": BATCH_ITEMS,
         "clicks_per_cpu_second": spread([per_cpu for per_cpu, _ in rounds]),
@@ -124,28 +115,24 @@ def _batch_round(system: Clickmill, plan: Plan, number: int) -> tuple[float, flo
 
 def many_ids(plan: Plan) -> dict[str, Any]:
     """A million IDs at random against ten, on the same system in turns."""
-    system = Clickmill({"MAX_BANNER_ID": str(MANY_IDS - 1)})
     many: list[Turn] = []
     few: list[Turn] = []
-    try:
+    with Clickmill({"MAX_BANNER_ID": str(MANY_IDS - 1)}) as system:
         for number in range(1, plan.rounds + 1):
             for turns, ids, what in ((many, MANY_IDS, "many IDs"), (few, FEW_IDS, "ten IDs")):
                 load = wrk.Load(system.port, LOAD_CORE, plan.seconds, last_id=ids - 1, first_id=0)
                 turns.append(turn(system, load))
                 _say(plan, number, what, turns[-1])
-    finally:
-        system.stop()
     return {"many": MANY_IDS, "few": FEW_IDS, **_compare(many, few)}
 
 
 def scrape(plan: Plan) -> dict[str, Any]:
     """`/metrics` scraped each second against not at all."""
-    system = Clickmill()
     took: list[float] = []
     scraped: list[Turn] = []
     alone: list[Turn] = []
-    load = wrk.Load(system.port, LOAD_CORE, plan.seconds)
-    try:
+    with Clickmill() as system:
+        load = wrk.Load(system.port, LOAD_CORE, plan.seconds)
         for number in range(1, plan.rounds + 1):
             with _scraper(f"http://127.0.0.1:{system.port}/metrics", took.append):
                 scraped.append(turn(system, load))
@@ -153,8 +140,6 @@ def scrape(plan: Plan) -> dict[str, Any]:
             alone.append(turn(system, load))
             _say(plan, number, "alone", alone[-1])
         idle_ms = [_scrape_once(f"http://127.0.0.1:{system.port}/metrics") for _ in range(20)]
-    finally:
-        system.stop()
     return {
         "answer_ms": spread(took),
         "answer_idle_ms": spread(idle_ms),
@@ -190,12 +175,5 @@ def _scraper(url: str, note: Callable[[float], None]) -> Iterator[None]:
 
 def workers(plan: Plan) -> dict[str, Any]:
     """Two workers, the second on the load's core, against one."""
-    two = Clickmill(worker_cores=(SERVER_CORE, LOAD_CORE))
-    try:
-        one = Clickmill()
-        try:
-            return _in_turns(plan, ("two workers", two), ("one worker", one))
-        finally:
-            one.stop()
-    finally:
-        two.stop()
+    with Clickmill(worker_cores=(SERVER_CORE, LOAD_CORE)) as two, Clickmill() as one:
+        return _in_turns(plan, ("two workers", two), ("one worker", one))

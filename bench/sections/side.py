@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-from bench.lineup import CONTENDERS
-from bench.measure import Plan, Turn, interleave, ratios, spread
-from bench.servers import Server
-from bench.wrk import MissingProgramError
+from bench.contenders.lineup import CONTENDERS
+from bench.harness.measure import Plan, Turn, interleave, ratios, spread
+from bench.harness.servers import Server
+from bench.load.programs import MissingProgramError
 
 SUBJECT = "clickmill"
 
 
 def side_by_side(plan: Plan) -> dict[str, Any]:
-    """Figures of all contenders that are here, and the names of those that are not."""
+    """Results of all contenders that are here, and the names of those that are not."""
     servers: dict[str, Server] = {}
     missing: dict[str, str] = {}
     with ExitStack() as stack:

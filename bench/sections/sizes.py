@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import machine, wrk
-from bench.measure import Plan
-from bench.servers import LOAD_CORE
-from bench.system import Clickmill
+from bench.harness import machine
+from bench.harness.measure import Plan
+from bench.harness.servers import LOAD_CORE
+from bench.harness.system import Clickmill
+from bench.load import wrk
 
 DEFAULT_MAX, MILLION_MAX = 99_999, 999_999
 
@@ -21,12 +22,9 @@ def memory(plan: Plan) -> dict[str, Any]:
 
 
 def _after_load(plan: Plan, max_id: int) -> int:
-    system = Clickmill({"MAX_BANNER_ID": str(max_id)})
-    try:
+    with Clickmill({"MAX_BANNER_ID": str(max_id)}) as system:
         wrk.run(wrk.Load(system.port, LOAD_CORE, plan.seconds, first_id=0, last_id=max_id))
-        system.settle()
+        system.wait_complete()
         resident = max(machine.resident_bytes(pid) for pid in system.clicking())
-    finally:
-        system.stop()
     plan.say(f"maximum ID {max_id:,}: {resident / 1e6:.1f} MB resident")
     return resident

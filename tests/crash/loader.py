@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter
 
-from tests.crash.ledger import Clicks, Ledger
+from bench.load.ledger import Clicks
+from tests.crash.ledger import TimedLedger
 
 HOST = "127.0.0.1"
 ANSWER_S = 12.0
@@ -31,7 +32,7 @@ class Loader:
     """`rate` clicks a second over so many connections, from `start` to `stop`."""
 
     def __init__(self, port: int, seed: int, rate: int = 300, connections: int = 12) -> None:
-        self.ledger = Ledger()
+        self.ledger = TimedLedger()
         self._port, self._pause = port, connections / rate
         self._chances = [random.Random(seed * 1000 + n) for n in range(connections)]
         self._stopping = threading.Event()
@@ -41,7 +42,7 @@ class Loader:
         self._thread.start()
         return self
 
-    def stop(self) -> Ledger:
+    def stop(self) -> TimedLedger:
         """No further request; every one under way gets its answer, or breaks."""
         self._stopping.set()
         self._thread.join(STOP_S)
@@ -51,7 +52,7 @@ class Loader:
     @property
     def answered(self) -> int:
         """Clicks answered so far."""
-        return sum(n for _, n in self.ledger.times)
+        return self.ledger.clicks
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -80,21 +81,21 @@ class Loader:
             if self._stopping.is_set():
                 return
             clicks, data = _request(chance)
-            sent_at, began = time.time(), time.monotonic()
+            request = self.ledger.send(clicks)
             try:
                 writer.write(data)
                 async with asyncio.timeout(ANSWER_S):
                     status, closes = await _answer(reader)
             except (OSError, EOFError, TimeoutError):
-                self.ledger.broke(clicks, sent_at, time.monotonic() - began)
+                self.ledger.lose(request)
                 return
-            took = time.monotonic() - began
             if status == 200:
-                self.ledger.answer(clicks, sent_at, took)
+                self.ledger.answer(request)
             else:
-                self.ledger.refused[status] += 1
+                self.ledger.refuse(request, status)
             if closes:
                 return
+            took = time.time() - request.sent_at
             await asyncio.sleep(max(0.0, self._pause * chance.uniform(0.5, 1.5) - took))
 
 

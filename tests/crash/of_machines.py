@@ -167,16 +167,16 @@ def power_cut(stage: Stage, times: int) -> None:
         cut_at = time.monotonic()
         ledger = loader.stop()
         _as_of_the_last_sync(stage, blank=n % 2 == 1)
-        before = sum(stage.figures().values()) if n else 0
+        before = stage.counts().total() if n else 0
         heir = stage.worker()
         stage.wait_settled()
-        found = sum(stage.figures().values()) - kept
-        assert found <= ledger.answered.total() + ledger.broken.total(), "clicks were doubled"
+        found = stage.counts().total() - kept
+        assert found <= ledger.clicks + ledger.in_flight.total(), "clicks were doubled"
         window = next(w / 100 for w in range(10_000)
                       if ledger.answered_before(cut_at - w / 100) <= found)  # fmt: skip
         worst = max(worst, window)
         kept += found
-        lost += max(0, ledger.answered.total() - found)
+        lost += max(0, ledger.clicks - found)
         assert before <= kept
         heir.stop()
     stage.notes.append(

@@ -129,12 +129,12 @@ def postgres_put_back(stage: Stage, seconds: int) -> None:
         _copy(home, copy)
         stage.postgres.start()
         time.sleep(seconds)
-        before = sum(stage.figures().values())
+        before = stage.counts().total()
         stage.postgres.stop(SIGKILL)
         shutil.rmtree(home)
         _copy(copy, home)
         stage.postgres.start()
-        stage.notes.append(f"put back from {before} clicks to {sum(stage.figures().values())}")
+        stage.notes.append(f"put back from {before} clicks to {stage.counts().total()}")
     stage.check()
 
 

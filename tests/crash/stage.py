@@ -18,16 +18,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import psycopg
 
+from bench.load.ledger import Counts, Sums
 from clickmill import wire
 from clickmill.fields import PREFIX
 from tests.aggregators import STREAM_BYTES, Aggregator
-from tests.crash.ledger import Figures, Ledger, Sums
+from tests.crash.ledger import TimedLedger
 from tests.crash.loader import Loader
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
@@ -188,7 +190,7 @@ class Stage:
         return self._loader
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> TimedLedger:
         assert self._loader is not None
         return self._loader.ledger
 
@@ -205,10 +207,11 @@ class Stage:
 
     # --- the end --------------------------------------------------------------------------------
 
-    def figures(self) -> Figures:
+    def counts(self) -> Counts:
         """Clicks by (banner, minute), as Postgres has them now."""
         try:
-            return {(b, int(m)): int(n) for b, m, n in query(self.dsn, PER_MINUTE)}
+            rows = query(self.dsn, PER_MINUTE)
+            return Counter({(b, int(m)): int(n) for b, m, n in rows})
         except psycopg.OperationalError as error:
             raise AssertionError(f"Postgres can't be asked: {error}") from error
 
@@ -224,30 +227,30 @@ class Stage:
             self._wait_healed(ledger, within)
         healed = time.monotonic() - began
         self._settle()
-        found = self.figures()
+        found = self.counts()
         self.sums = ledger.sums(found)
         self.notes.append(f"{self.sums}; healed in {healed:.1f} s")
         print(f"seed {self.seed}: {self.notes[-1]}")
-        assert ledger.answered.total() > 50, "hardly anything was clicked"
+        assert ledger.clicks > 50, "hardly anything was clicked"
         if not missing:
             wrong = ledger.wrong(found, by_minute=self.by_minute)
             assert not wrong, "\n".join([str(self.sums), *wrong[:20]])
             quarantined = query(self.dsn, "SELECT source, seq, reason, clicks FROM quarantine")
             assert not quarantined, quarantined[:5]
         totals = query(self.dsn, "SELECT coalesce(sum(total), 0) FROM source")
-        assert int(totals[0][0]) == sum(found.values()) + missing, "marks and rows disagree"
+        assert int(totals[0][0]) == found.total() + missing, "marks and rows disagree"
         assert_rollups_equal_minutes(self.dsn)
         return self.sums
 
-    def _wait_healed(self, ledger: Ledger, within: float) -> None:
+    def _wait_healed(self, ledger: TimedLedger, within: float) -> None:
         try:
             eventually(lambda: not self._wrong(ledger), within, "every answered click is there")
         except AssertionError as error:
-            wrong = [str(ledger.sums(self.figures())), *self._wrong(ledger)[:20]]
+            wrong = [str(ledger.sums(self.counts())), *self._wrong(ledger)[:20]]
             raise AssertionError("\n".join([str(error), *wrong, str(self)])) from None
 
-    def _wrong(self, ledger: Ledger) -> list[str]:
-        return ledger.wrong(self.figures(), by_minute=self.by_minute)
+    def _wrong(self, ledger: TimedLedger) -> list[str]:
+        return ledger.wrong(self.counts(), by_minute=self.by_minute)
 
     def wait_settled(self, within: float = HEAL_S) -> None:
         """Until the sources of dead workers are all adopted and committed."""
@@ -264,11 +267,11 @@ class Stage:
         return not dead and all(marks.get(name, 0) >= seq for name, seq in newest.items())
 
     def _settle(self) -> None:
-        """Until the figures have stood still for a moment: what is doubled comes late."""
-        last, since = self.figures(), time.monotonic()
+        """Until the counts have stood still for a moment: what is doubled comes late."""
+        last, since = self.counts(), time.monotonic()
         while time.monotonic() - since < QUIET_S:
             time.sleep(0.1)
-            if (now := self.figures()) != last:
+            if (now := self.counts()) != last:
                 last, since = now, time.monotonic()
 
     def wait_no_source_left(self, within: float = HEAL_S) -> None:

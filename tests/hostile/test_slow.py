@@ -118,7 +118,7 @@ def honest_latencies(port: int, n: int) -> list[float]:
 
 
 def test_two_thousand_slow_sockets_cost_nobody_else(workers: Workers, way: str) -> None:
-    """None refused, none slow. The figure itself is `bench/slow.py`'s; the bound here is wide,
+    """None refused, none slow. `make bench ONLY=middleware` measures it; the bound here is wide,
     since a test shares its machine."""
     worker = workers(fastpath=way == "fast")
     alone = honest_latencies(worker.port, HONEST_REQUESTS)

@@ -351,15 +351,16 @@ def test_clicks_by_metric_by_ledger_and_in_postgres_are_equal_across_a_death(
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: replaced(system, name, pid), 10, f"{name} is replaced")  # noqa: B023
     eventually(lambda: system.ready_status() == 200, 15, "ready again")
-    before = traffic.clicks
-    eventually(lambda: traffic.clicks > before + 100, 10, "clicks go on")
+    before = traffic.ledger.clicks
+    eventually(lambda: traffic.ledger.clicks > before + 100, 10, "clicks go on")
     traffic.stop()
-    low, high = traffic.clicks, traffic.clicks + traffic.doubtful
+    low, in_flight = traffic.ledger.clicks, traffic.ledger.in_flight.total()
+    high = low + in_flight
     committed = eventually(lambda: settled(watched, low), 20, "all of them are in Postgres")
     assert low <= committed <= high
     counted = eventually(lambda: told(watched, low), 10)
     assert low <= counted <= high
-    assert abs(counted - committed) <= traffic.doubtful
+    assert abs(counted - committed) <= in_flight
     assert watched.prometheus.value("sum(resets(clickmill_clicks_total[1h]))") == 0
 
 

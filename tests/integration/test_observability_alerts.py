@@ -244,7 +244,8 @@ def test_a_machine_that_is_gone(plant: Plant) -> None:
 def test_every_alert_ends_and_every_click_is_there(plant: Plant) -> None:
     plant.resolves({alert.name for alert in rules.ALERTS})
     plant.traffic.stop()
-    low, high = plant.traffic.clicks, plant.traffic.clicks + plant.traffic.doubtful
+    ledger = plant.traffic.ledger
+    low, high = ledger.clicks, ledger.clicks + ledger.in_flight.total()
 
     def exact() -> bool:
         assert low <= plant.committed() <= high, (low, plant.committed(), high)

@@ -30,7 +30,7 @@ BAD = ["", '- - - [17/May/2015:10:05:03 +0000] "-" 408 0', "not a line of a log"
 
 
 def small_log() -> bytes:
-    """Both formats mixed, out of order, over three minutes, with lines that are no requests."""
+    """Both formats mixed, out of order, over three minutes, with lines that are not requests."""
     lines = []
     for number, request in enumerate(REQUESTS):
         stamp = f"17/May/2015:10:0{number % 3}:{number * 7 % 60:02} +0000"
@@ -69,7 +69,7 @@ def test_a_small_log(system: SystemFactory, tmp_path: Path, packed: bool) -> Non
     for times in (1, 2):  # the second run must see its own clicks alone
         done = replay(log, running, "--speed", "max" if times == 1 else "200", "--ids", "frequent")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "2 lines are no requests" in done.stdout
+        assert "2 lines are not requests" in done.stdout
         assert "line 12:" in done.stdout
         assert statistics(log, running) == {target: n * times for target, n in wanted.items()}
 

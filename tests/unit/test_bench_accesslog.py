@@ -1,4 +1,4 @@
-"""bench/accesslog.py: which lines are requests, what each target's ID is, and when each is due."""
+"""Access logs: which lines are requests, what each target's ID is, and when each is due."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import accesslog
+from bench.load import accesslog
 
 COMMON = b'127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] "GET /a.gif HTTP/1.0" 200 2326\n'
 COMBINED = (

@@ -12,39 +12,16 @@ from typing import Any
 
 import pytest
 
-from bench import goals, machine, picture, reconcile, report, run, tables, wrk
-from bench.measure import MiscountError, Spread, check_count, ratios, spread
-from bench.stressledger import StressLedger
+from bench.harness import machine
+from bench.harness.measure import MiscountError, Spread, check_count, ratios, spread
+from bench.load import wrk
+from bench.load.statistics import Gain, StatisticsError
+from bench.report import goals, page, picture, results, tables
 
 
-def test_reconcile_allows_what_was_in_flight_and_no_more() -> None:
-    answered, in_flight = {1: 10, 2: 5}, {2: 1}
-    assert not reconcile.compare(answered, in_flight, {1: 10, 2: 5})
-    assert not reconcile.compare(answered, in_flight, {1: 10, 2: 6})
-    for counted in ({1: 9, 2: 5}, {1: 11, 2: 5}, {1: 10, 2: 7}, {1: 10, 2: 5, 3: 1}, {1: 10}):
-        assert len(reconcile.compare(answered, in_flight, counted)) == 1, counted
-
-
-def test_reconcile_sees_only_what_came_in_between() -> None:
-    before = {7: reconcile.Minutes({100: 3})}
-    after = {7: reconcile.Minutes({100: 5, 101: 2}), 8: reconcile.Minutes({101: 1})}
-    change = reconcile.subtract(after, before)
-    assert change == {7: {100: 2, 101: 2}, 8: {101: 1}}
-    assert reconcile.totals(change) == {7: 4, 8: 1}
-
-
-def test_stress_ledger_keeps_the_unanswered_apart() -> None:
-    ledger = StressLedger([1, 2])
-    for banners in ([1], [1, 2], [2]):
-        ledger.sent(banners)
-    ledger.answered([1, 2])
-    ledger.refused([2])
-    assert ledger.clicks == 2
-    assert "1 never answered" in ledger.summary()
-
-
-def test_stress_ledger_says_what_is_wrong_when_nothing_answers() -> None:
-    assert "address" in StressLedger([1]).begin("ftp://nowhere", "")
+def test_an_address_that_is_not_http_is_named() -> None:
+    with pytest.raises(StatisticsError, match="http://"):
+        Gain("ftp://nowhere", [1])
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -98,24 +75,24 @@ def side_row(key: str, cpu: float, ratio: float) -> dict[str, Any]:
 
 def test_goals_show_met_missed_missing_and_unmeasured() -> None:
     rows = [side_row("go", 9.0, 0.904), side_row("gin", 10.0, 0.86)]
-    results = {"side": {"rows": rows, "missing": {"nginx": "nginx is missing"}}}
-    table = list(goals.goals(results))
+    measured = {"side": {"rows": rows, "missing": {"nginx": "nginx is missing"}}}
+    table = list(goals.goals(measured))
     assert (table[0].met, table[1].met) == (True, False)
-    assert [g.measured for g in table if "nginx" in g.figure] == ["nginx is missing"]
+    assert [g.measured for g in table if "nginx" in g.subject] == ["nginx is missing"]
     assert table[-1].measured == goals.NOT_RUN
 
 
 def test_tables_name_what_is_missing() -> None:
-    figures = {"rows": [side_row("go", 9.0, 0.9)], "missing": {"gin": "go is missing"}}
-    assert any("**Missing**" in text and "go is missing" in text for text in tables.side(figures))
+    found = {"rows": [side_row("go", 9.0, 0.9)], "missing": {"gin": "go is missing"}}
+    assert any("**Missing**" in text and "go is missing" in text for text in tables.side(found))
 
 
-def test_a_programs_own_figures_are_shown_whatever_they_are() -> None:
-    figures = {"pairs_per_cpu_second": 2.5e6, "lag": [{"sources": 1000, "lag_seconds": 0.25}]}
-    lines = tables.aggregator({"figures": figures})
+def test_any_results_are_shown_whatever_they_are() -> None:
+    found = {"pairs_per_cpu_second": 2.5e6, "lag": [{"sources": 1000, "lag_seconds": 0.25}]}
+    lines = tables.aggregator(found)
     assert "- pairs per cpu second: 2,500,000" in lines
     assert "| 1,000 | 0.25 |" in lines
-    met = {g.figure: g.met for g in goals.goals({"aggregator": {"figures": figures}})}
+    met = {g.subject: g.met for g in goals.goals({"aggregator": found})}
     assert met["aggregator: pairs a second and core, to the commit"] is True
     assert met["aggregator: lag with 1,000 sources, NATS as it comes"] is True
     assert met["aggregator: lag with 10,000 sources, NATS as it comes"] is None
@@ -124,34 +101,34 @@ def test_a_programs_own_figures_are_shown_whatever_they_are() -> None:
 @pytest.mark.parametrize(("ratio", "met"), [(1.05, True), (1.06, False)])
 def test_the_price_of_flushing_is_held_to_its_goal(ratio: float, met: bool) -> None:
     figure = {"median": ratio, "low": 0.9, "high": 1.2}
-    of_price = [g for g in goals.goals({"price": {"cpu_ratio": figure}}) if "sealing" in g.figure]
+    of_price = [g for g in goals.goals({"price": {"cpu_ratio": figure}}) if "sealing" in g.subject]
     assert [g.met for g in of_price] == [met]
 
 
 def test_a_lag_that_is_too_long_names_the_number_that_holds() -> None:
     lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, 9), (6000, 2))]
-    rows = list(goals.goals({"aggregator": {"figures": {"lag": lags}}}))
+    rows = list(goals.goals({"aggregator": {"lag": lags}}))
     assert [g.spread for g in rows if g.met is False] == ["it holds with 6,000 sources"]
 
 
 def test_a_lag_of_which_nothing_came_through_survives_the_file(tmp_path: Path) -> None:
     lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, math.inf))]
-    run.keep(tmp_path, "aggregator", "make bench ONLY=aggregator", {"figures": {"lag": lags}})
-    page = report.write(tmp_path, tmp_path).read_text()
-    assert "not all came through" in page
-    assert "it holds with 1,000 sources" in page
+    results.keep(tmp_path, "aggregator", "make bench ONLY=aggregator", {"lag": lags})
+    text = page.write(tmp_path, tmp_path).read_text()
+    assert "not all came through" in text
+    assert "it holds with 1,000 sources" in text
 
 
 def test_a_section_whose_program_is_missing_says_so(tmp_path: Path) -> None:
-    run.keep(tmp_path, "tail", "make bench ONLY=tail", {"missing_program": "go is missing"})
-    page = report.write(tmp_path, tmp_path).read_text()
-    assert "Not measured: go is missing." in page
+    results.keep(tmp_path, "tail", "make bench ONLY=tail", {"missing_program": "go is missing"})
+    text = page.write(tmp_path, tmp_path).read_text()
+    assert "Not measured: go is missing." in text
 
 
 def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
-    page = tmp_path / report.PAGE
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    text = report.write(tmp_path, tmp_path).read_text()
+    path = tmp_path / page.PAGE
+    path.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    text = page.write(tmp_path, tmp_path).read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text

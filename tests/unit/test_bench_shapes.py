@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import shapes
+from bench.load import shapes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,3 @@
+module clickmill/bench/load/fixedrate
+
+go 1.25

@@ -1,0 +1,1 @@
+"""From results to pages: goals, tables, and the pictures of the documentation."""

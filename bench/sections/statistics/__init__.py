@@ -1,0 +1,1 @@
+"""How fast statistics are read; `make bench-stats`."""

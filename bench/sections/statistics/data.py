@@ -1,0 +1,81 @@
+"""The tables that are read: filled beforehand, and written to meanwhile as the aggregator does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+
+DAY_S: Final = 86_400
+ROWS_A_MINUTE: Final = 100_000
+
+_MAKE_DAY: Final = "SELECT clickmill_make_partition(to_timestamp(%s)::date)"
+_FILL: Final = """
+INSERT INTO banner_minute SELECT banner, to_timestamp(at), 1 + (banner * 7 + at / 60) %% 40
+FROM generate_series(%(first)s::bigint, %(end)s::bigint - 1, %(gap)s::bigint) AS at,
+     generate_series(1, %(banners)s) AS banner
+ON CONFLICT DO NOTHING
+"""
+_ROLL_UP: Final = """
+INSERT INTO banner_{unit} SELECT banner_id, date_trunc('{unit}', minute, 'UTC'), sum(clicks)
+FROM banner_minute WHERE minute >= to_timestamp(%(first)s) AND minute < to_timestamp(%(end)s)
+GROUP BY 1, 2
+"""
+_UPSERT: Final = """
+INSERT INTO banner_{unit} AS t (banner_id, {unit}, clicks)
+SELECT id, date_trunc('{unit}', now(), 'UTC'), 1 FROM unnest(%s::int[]) AS n (id) ORDER BY id
+ON CONFLICT (banner_id, {unit}) DO UPDATE SET clicks = t.clicks + excluded.clicks
+"""
+
+
+def fill(dsn: str, banners: int, days: int, dense: int) -> int:
+    """Makes the data; the number of minute rows."""
+    now = int(time.time()) // 60 * 60
+    midnight = now // DAY_S * DAY_S
+    with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection:
+        connection.execute("TRUNCATE banner_minute, banner_hour, banner_day")
+        connection.execute("SET synchronous_commit = off")
+        for day in range(days, -1, -1):
+            first = midnight - day * DAY_S
+            connection.execute(_MAKE_DAY, [first])
+            gap = 60 if day < dense else 3_600
+            values = {"first": first, "end": min(first + DAY_S, now), "gap": gap}
+            connection.execute(_FILL, {**values, "banners": banners})
+            for unit in ("hour", "day"):
+                connection.execute(_ROLL_UP.format(unit=unit).encode(), values)
+        connection.execute("VACUUM ANALYZE")
+        row = connection.execute("SELECT count(*) FROM banner_minute").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@contextmanager
+def writing(dsn: str, banners: int) -> Iterator[list[int]]:
+    """Meanwhile rows are written, once a second, as the writer does; yields rows written."""
+    stop = threading.Event()
+    written = [0]
+
+    def write() -> None:
+        per_second = ROWS_A_MINUTE // 60
+        each = min(per_second, banners)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            due = time.monotonic()
+            while not stop.wait(max(0.0, due - time.monotonic())):
+                due += each / per_second
+                with connection.transaction():
+                    for unit in ("minute", "hour", "day"):
+                        sql = _UPSERT.format(unit=unit).encode()
+                        connection.execute(sql, [list(range(1, each + 1))])
+                written[0] += each
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        thread.join()
