@@ -1,5 +1,5 @@
-"""What the people who run Clickmill look at: dashboards, alerts, Prometheus' configuration.
+"""Dashboards, alerts and Prometheus' configuration.
 
-rules.py and the two dashboard modules are the sources; build.py writes what Prometheus and Grafana
-read. Like bench/, this is no part of what is installed to run.
+rules.py and the two dashboard modules are the sources; build.py writes the files that Prometheus
+and Grafana read. Like bench/, this package is not installed with Clickmill.
 """

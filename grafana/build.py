@@ -1,7 +1,7 @@
-"""Writes what Prometheus and Grafana read, and docs/metrics.md: `make docs`.
+"""Writes the files that Prometheus and Grafana read, and docs/metrics.md: `make docs`.
 
 python -m grafana.build            write the files
-python -m grafana.build --check    say which differ from what is committed, and exit with 1
+python -m grafana.build --check    name those that are not current, and exit with 1
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from grafana import catalogue, pipeline, rules, traffic
 
 ROOT: Final = Path(__file__).parent.parent
 DASHBOARDS: Final = {"traffic": traffic.build, "pipeline": pipeline.build}
-_MADE: Final = "# Made by `make docs` from {}: change that, not this.\n"
+_MADE: Final = "# Made by `make docs` from {}: change that file, not this one.\n"
 
 
 def files() -> Iterator[tuple[Path, str]]:
-    """(path, text) of each file that is made."""
+    """(path, text) of each generated file."""
     here = Path("grafana")
     for name, build in DASHBOARDS.items():
         text = json.dumps(_finished(build()), cls=JSONEncoder, indent=2, sort_keys=True)
@@ -37,7 +37,7 @@ def files() -> Iterator[tuple[Path, str]]:
 
 
 def _finished(builder: Dashboard) -> Model:
-    """Numbers the panels, and drops what the builders add that today's Grafana has no more."""
+    """Numbers the panels, and removes what the builders add and today's Grafana no longer has."""
     model = builder.build()
     for number, panel in enumerate(model.panels or [], start=1):
         panel.id_val = number
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     stale = [(p, text) for p, text in files() if not _holds(ROOT / p, text)]
     for path, text in stale:
         if "--check" in arguments:
-            print(f"{path} is not what its source makes: run `make docs`")
+            print(f"{path} is not current: run `make docs`")
             continue
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).write_text(text)

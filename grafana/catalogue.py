@@ -1,6 +1,6 @@
 """Every metric that the code defines, read from the code itself; docs/metrics.md is made from it.
 
-The dashboards' tests ask the same list: a panel that names a metric which is not in it fails.
+The dashboards' tests use the same list: a panel with a metric that is not in it fails.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Known(NamedTuple):
 
     @property
     def series(self) -> set[str]:
-        """The names that an expression may use."""
+        """The names of its series in an expression."""
         base = self.name
         for suffix in ("_total", "_info"):
             base = base.removesuffix(suffix) if _SUFFIXES[self.kind] == (suffix,) else base
@@ -45,14 +45,14 @@ class Known(NamedTuple):
 
 
 def ingest() -> list[Known]:
-    """What a worker's /metrics holds."""
+    """The metrics of a worker."""
     with tempfile.TemporaryDirectory() as directory:
         families = list(NodeCollector(Path(directory)).collect())
     return _known([*families, *BuildInfo().collect()], {})
 
 
 def aggregator() -> list[Known]:
-    """What an aggregator's /metrics holds."""
+    """The metrics of an aggregator."""
     registry = CollectorRegistry()
     Metrics(registry)
     HttpMetrics(registry)
@@ -79,7 +79,7 @@ def _one(family: Any, labels: dict[str, tuple[str, ...]]) -> Known:
 
 @cache
 def series() -> frozenset[str]:
-    """Every name that a panel or a rule may ask for."""
+    """Every name that a panel or a rule may use."""
     return frozenset(name for known in (*ingest(), *aggregator()) for name in known.series)
 
 
@@ -93,17 +93,17 @@ def _page() -> Iterator[str]:
         "# Metrics",
         "",
         "<!-- Made by `make docs` from ingest/metrics.py, aggregator/metrics.py and",
-        "aggregator/http_metrics.py: change those, not this. -->",
+        "aggregator/http_metrics.py: change those files, not this one. -->",
         "",
-        "Both ports serve them at `/metrics`: Prometheus' text form, or OpenMetrics where the",
-        "request accepts it. Where `CLICKMILL_STATS_TOKEN` is set, both want it.",
-        "No label ever holds a banner, a source or anything else without a bound.",
+        "Both ports serve them at `/metrics`, in Prometheus' text format, or in OpenMetrics if the",
+        "request accepts it. Where `CLICKMILL_STATS_TOKEN` is set, both require it.",
+        "No label has a banner, a source or any other unbounded value.",
         "",
         "## Ingest (port 8080)",
         "",
-        "One answer is about all workers of the machine, whichever of them gives it: the figures",
-        "lie in memory-mapped slots that outlive the workers, so no total falls when a worker is",
-        "replaced. Counting a click costs its meters a few nanoseconds and no lock.",
+        "Each worker answers for all workers of its machine: the values are in memory-mapped slots",
+        "that outlive the workers, so no counter goes down when a worker is replaced. The metrics",
+        "of a click cost a few nanoseconds, and no lock.",
         "",
         *_table(ingest()),
         "",
@@ -112,7 +112,7 @@ def _page() -> Iterator[str]:
         "",
         "## Aggregator (port 8081)",
         "",
-        "Each aggregator tells its own; the sum over all of them is the system's.",
+        "Each aggregator reports its own; the sum over all aggregators is the system's.",
         "",
         *_table(aggregator()),
         "",

@@ -6,7 +6,7 @@ and places itself; everything else is left to the builders, which know Grafana's
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -61,10 +61,17 @@ class _Sql(cog.Builder[variants.Dataquery]):
 
 
 class Line(NamedTuple):
-    """One expression of a panel, and how its series are called."""
+    """One expression of a panel, and the names of its series."""
 
     expr: str
     legend: str
+
+
+class Row(NamedTuple):
+    """A heading with the panels under it."""
+
+    title: str
+    panels: tuple[AnyPanel, ...]
 
 
 def steps(*bounds: tuple[float, str], base: str = "green") -> dashboard.ThresholdsConfig:
@@ -109,16 +116,18 @@ def _number(
 
 
 def number(
-    title: str, unit: str, what: str, expr: str, span: int, thresholds: dashboard.ThresholdsConfig
-) -> stat.Panel:
-    """One figure with its course behind it, coloured by its thresholds."""
+    title: str, unit: str, what: str, expr: str, thresholds: dashboard.ThresholdsConfig,
+    span: int = 4,
+) -> stat.Panel:  # fmt: skip
+    """One value with its history behind it, coloured by its thresholds."""
     return _with_lines(_number(title, unit, what, span, thresholds), (Line(expr, title),))
 
 
 def sql_number(
-    title: str, unit: str, what: str, sql: str, span: int, thresholds: dashboard.ThresholdsConfig
-) -> stat.Panel:
-    """One figure out of Postgres."""
+    title: str, unit: str, what: str, sql: str, thresholds: dashboard.ThresholdsConfig,
+    span: int = 4,
+) -> stat.Panel:  # fmt: skip
+    """One value out of Postgres."""
     panel = _number(title, unit, what, span, thresholds).graph_mode(c.BigValueGraphMode.NONE)
     return _with_sql(panel, sql, "table")
 
@@ -167,7 +176,7 @@ def sql_table(
 
 
 def sql_bars(title: str, unit: str, what: str, sql: str, span: int = 12) -> bargauge.Panel:
-    """A bar for each row of a result with the columns of a name and a figure."""
+    """A bar for each row of a result with the columns of a name and a number."""
     panel = _with_sql(_titled(bargauge.Panel(), title, unit, what, span, HEIGHT), sql, "table")
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).fields("/clicks/"))
     panel.orientation(c.VizOrientation.HORIZONTAL).display_mode(c.BarGaugeDisplayMode.GRADIENT)
@@ -175,8 +184,10 @@ def sql_bars(title: str, unit: str, what: str, sql: str, span: int = 12) -> barg
     return panel.value_mode(c.BarGaugeValueMode.TEXT).min(0)
 
 
-def board(uid: str, title: str, what: str, *variables: Any) -> dashboard.Dashboard:
-    """An empty dashboard with the variables that all have, and the alerts as annotations."""
+def board(
+    uid: str, title: str, what: str, rows: tuple[Row, ...], *variables: dashboard.QueryVariable
+) -> dashboard.Dashboard:
+    """A dashboard of these rows, with the variables that all have, and alerts as annotations."""
     made = dashboard.Dashboard(title).uid(uid).description(what).tags(["clickmill"])
     made.time("now-1h", "now").refresh("10s").timezone("browser").editable()
     made.tooltip(d.DashboardCursorSync.CROSSHAIR)
@@ -192,7 +203,11 @@ def board(uid: str, title: str, what: str, *variables: Any) -> dashboard.Dashboa
     made.with_variable(_datasource("postgres", "Postgres", POSTGRES_TYPE))
     for variable in (_instances(), *variables):
         made.with_variable(variable)
-    return made.annotation(_alerts())  # fmt: skip
+    for row in rows:
+        made.with_row(dashboard.Row(row.title))
+        for panel in row.panels:
+            made.with_panel(panel)
+    return made.annotation(_alerts())
 
 
 def _datasource(name: str, label: str, kind: str) -> dashboard.DatasourceVariable:

@@ -19,20 +19,20 @@ LEAST_RANGE_SECONDS: Final = 2
 """A scaled range must still hold a few scrapes of the tests' Prometheus."""
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600}
-# A port that isn't ready says 503 on purpose, so that a balancer leaves it alone.
+# A port that isn't ready answers 503 on purpose, so that a load balancer sends it nothing.
 _ANSWERS: Final = 'clickmill_http_requests_total{route!~"/?readyz"}'
 _FAILURES: Final = 'clickmill_http_requests_total{route!~"/?readyz",status=~"5.."}'
 
 
 class Recording(NamedTuple):
-    """A figure that is worked out once for all panels and alerts that show it."""
+    """A value that is computed once for all panels and alerts that use it."""
 
     name: str
     expr: str
 
 
 class Alert(NamedTuple):
-    """`wait` is how long it must be so before anybody is woken; `todo` is the first thing to do."""
+    """`wait` is how long the condition must last; `todo` is the first thing to do."""
 
     name: str
     expr: str
@@ -79,62 +79,66 @@ ALERTS: Final = (
         f'up{{job="{INGEST}"}} == 0',
         "1m", "critical",
         "No worker answers on {{ $labels.instance }}: clicks sent there are not counted.",
-        "Start ingest again on that machine (`clickmill doctor` says what is in its way), or take "
-        "it out of the load balancer.",
+        "Take the machine out of the load balancer, then start ingest there again; `clickmill "
+        "doctor` shows what prevents it.",
     ),
     Alert(
         "ClickmillStatisticsDown",
         f'(sum(up{{job="{AGGREGATOR}"}}) or vector(0)) == 0',
         "1m", "critical",
-        "No aggregator answers: there are no statistics, and the spools grow. Clicks are counted.",
-        "Start an aggregator; what has piled up is committed by itself.",
+        "No aggregator answers: there are no statistics, and the spools grow. Clicks are "
+        "still counted.",
+        "Start an aggregator. It commits the backlog by itself.",
     ),
     Alert(
         "ClickmillFramesNotCommitted",
         "min_over_time(clickmill_spool_frames[1m]) > 0"
         " and on () ((sum(rate(clickmill_frames_applied_total[1m])) or vector(0)) == 0)",
         "1m", "critical",
-        "Frames wait on {{ $labels.instance }}, and nothing is committed anywhere.",
-        "Look which of Postgres, NATS and the aggregator is down; the spool holds every click "
-        "until then.",
+        "{{ $labels.instance }} has uncommitted frames, and no aggregator commits anything.",
+        "Check Postgres, NATS and the aggregator: one of them is down. Until it is back, the "
+        "spool keeps every click.",
     ),
     Alert(
         "ClickmillPostgresUnreachable",
         "max(clickmill_postgres_up) == 0",
         "1m", "critical",
-        "Aggregators can't reach Postgres: statistics are late, clicks wait in NATS and spools.",
-        "Bring Postgres back (its log, its disk, its connections); the rest heals by itself.",
+        "No aggregator can reach Postgres: statistics are late, clicks stay in NATS and in "
+        "the spools.",
+        "Bring Postgres back: check its log, its disk and its connections. Then the backlog "
+        "is committed by itself.",
     ),
     Alert(
         "ClickmillNatsUnreachable",
         "clickmill_workers_connected < clickmill_workers",
         "1m", "critical",
-        "Workers on {{ $labels.instance }} have no connection to NATS: their clicks stay in the "
-        "spool.",
-        "Bring NATS back, or mend the way to it; the workers connect again by themselves.",
+        "Workers on {{ $labels.instance }} have no connection to NATS: their clicks stay in "
+        "the spool.",
+        "Bring NATS back, or repair the network to it. The workers reconnect by themselves.",
     ),
     Alert(
         "ClickmillStatisticsLate",
         "clickmill_freshness_seconds > 10",
         "1m", "warning",
-        "Statistics are {{ $value | humanizeDuration }} behind.",
-        "Look at the Pipeline dashboard for the stage that waits: a source, NATS, or the commit.",
+        "Statistics are {{ $value | humanizeDuration }} late.",
+        "Find the stage that lags on the Pipeline dashboard: a source, NATS, or the commit.",
     ),
     Alert(
         "ClickmillSpoolGrowing",
         "clickmill_spool_frames > 5 * clickmill_workers"
         " and delta(clickmill_spool_frames[5m]) > 0",
         "2m", "warning",
-        "{{ $value }} frames wait on {{ $labels.instance }}, and their number grows.",
-        "Find why they aren't committed before the spool's limit or the disk is reached.",
+        "{{ $labels.instance }} has {{ $value }} uncommitted frames, and their number grows.",
+        "Find out why they aren't committed, before the spool reaches its limit or the disk "
+        "is full.",
     ),
     Alert(
         "ClickmillSpoolNotWritten",
         "increase(clickmill_spool_errors_total[5m]) > 0",
         "0s", "critical",
-        "A spool on {{ $labels.instance }} can't be written: clicks are counted in memory-mapped "
-        "files alone, minutes may smear, and a power cut would cost them.",
-        "Make room on the disk or replace it, or raise CLICKMILL_SPOOL_MAX_BYTES; don't switch "
+        "A spool on {{ $labels.instance }} can't be written: clicks are only in memory-mapped "
+        "files, may be counted in a wrong minute, and would be lost in a power cut.",
+        "Free disk space, replace the disk, or raise CLICKMILL_SPOOL_MAX_BYTES. Don't switch "
         "the machine off.",
     ),
     Alert(
@@ -144,37 +148,39 @@ ALERTS: Final = (
         " and predict_linear(clickmill_spool_disk_free_bytes[30m], 4 * 3600) < 0)",
         "5m", "warning",
         "{{ $value | humanize1024 }}B are left on the spools' disk of {{ $labels.instance }}.",
-        "Make room: see what fills it, and whether frames are committed.",
+        "Free disk space: find what fills the disk, and check that frames are committed.",
     ),
     Alert(
         "ClickmillSilentSource",
         "clickmill_sources_silent > 0",
         "1m", "warning",
-        "{{ $value }} open sources say nothing and hold completeThrough back.",
-        "Bring their machine back: its clicks are in its spool. Close them only if it never "
-        "returns.",
+        "{{ $value }} open sources have sent no heartbeat for 10 s and hold completeThrough "
+        "back.",
+        "Bring their machine back: its clicks are in its spool. Close them only if the "
+        "machine never returns.",
     ),
     Alert(
         "ClickmillWorkerRestarts",
         "increase(clickmill_worker_starts_total[10m]) > 1.5 * clickmill_workers + 1",
         "0s", "warning",
-        "Workers on {{ $labels.instance }} die and are started again, more often than by a reload.",
-        "Read the log of that machine for the reason: memory, a damaged spool, or a defect.",
+        "Workers on {{ $labels.instance }} restart more often than a reload explains.",
+        "Read that machine's log for the reason: memory, a damaged spool, or a bug.",
     ),
     Alert(
         "ClickmillQuarantine",
         "max(clickmill_quarantine_waiting_rows) > 0",
         "0s", "critical",
-        "{{ $value }} rows lie in quarantine: clicks that could not be counted as they came.",
-        "Read the rows, settle each, then delete it.",
+        "{{ $value }} rows are in quarantine: frames that could not be counted as they came.",
+        "Read the rows, resolve each as the runbook says, then delete it.",
     ),
     Alert(
         "ClickmillErrors",
         "job_route:clickmill_http_errors:ratio5m > 0.01",
         "2m", "warning",
-        "{{ $value | humanizePercentage }} of {{ $labels.job }}'s answers on route "
-        "{{ $labels.route }} are 5xx.",
-        "503 stats_unavailable means that no aggregator answers; anything else is in the log.",
+        "{{ $value | humanizePercentage }} of {{ $labels.job }}'s responses on route {{ "
+        "$labels.route }} are 5xx.",
+        "503 stats_unavailable means that no aggregator answers. For anything else, read the "
+        "log.",
     ),
 )  # fmt: skip
 
@@ -199,7 +205,7 @@ def rule_file(scale: float = 1) -> dict[str, Any]:
     alerts = [_alert(alert, scale) for alert in ALERTS]
     return {
         "groups": [
-            {"name": "clickmill-figures", "interval": every, "rules": recordings},
+            {"name": "clickmill-recordings", "interval": every, "rules": recordings},
             {"name": "clickmill-alerts", "interval": every, "rules": alerts},
         ]
     }

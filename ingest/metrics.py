@@ -48,19 +48,27 @@ class _Meter(NamedTuple):
 
 _SINGLE: Final = (
     _Meter("clickmill_clicks", "counter", "Clicks counted."),
-    _Meter("clickmill_publish_failures", "counter", "Frames that NATS did not take, each try."),
+    _Meter(
+        "clickmill_publish_failures",
+        "counter",
+        "Attempts to publish a frame that NATS did not take.",
+    ),
     _Meter("clickmill_frames_sealed", "counter", "Frames made durable in a spool."),
-    _Meter("clickmill_resends", "counter", "Times that a source was sent again from its mark."),
+    _Meter(
+        "clickmill_resends",
+        "counter",
+        "Times that a source was sent again from its high-water mark.",
+    ),
     _Meter("clickmill_spool_errors", "counter", "Frames that could not be written to a spool."),
     _Meter("clickmill_spool_damages", "counter", "Damaged places found in spools."),
     _Meter("clickmill_sources_adopted", "counter", "Sources taken over from dead workers."),
     _Meter("clickmill_worker_starts", "counter", "Workers started on this node."),
     _Meter("clickmill_spool_bytes", "gauge", "Bytes in the spools, committed ones included."),
     _Meter("clickmill_spool_frames", "gauge", "Frames not known to be committed."),
-    _Meter("clickmill_spool_max_bytes", "gauge", "What the spools may hold: their limits' sum."),
-    _Meter("clickmill_unsealed_clicks", "gauge", "Clicks in the epochs, not yet in a spool."),
-    _Meter("clickmill_workers", "gauge", "Workers that run on this node."),
-    _Meter("clickmill_workers_connected", "gauge", "Workers that have a connection to NATS."),
+    _Meter("clickmill_spool_max_bytes", "gauge", "Limit of all spools together."),
+    _Meter("clickmill_unsealed_clicks", "gauge", "Clicks in the counters, not yet in a spool."),
+    _Meter("clickmill_workers", "gauge", "Running workers of this node."),
+    _Meter("clickmill_workers_connected", "gauge", "Running workers with a connection to NATS."),
     _Meter(
         "clickmill_ingest_process_cpu_seconds",
         "counter",
@@ -70,7 +78,7 @@ _SINGLE: Final = (
     _Meter(
         "clickmill_ingest_process_resident_memory_bytes",
         "gauge",
-        "Memory of all workers of this node.",
+        "Resident memory of all workers of this node.",
     ),
     _Meter(
         "clickmill_ingest_process_open_fds",
@@ -79,8 +87,8 @@ _SINGLE: Final = (
     ),
 )
 _DISK: Final = (
-    ("clickmill_spool_disk_free_bytes", "Room left for the spools on their disk."),
-    ("clickmill_spool_disk_size_bytes", "Size of the disk that the spools lie on."),
+    ("clickmill_spool_disk_free_bytes", "Free space on the spools' disk."),
+    ("clickmill_spool_disk_size_bytes", "Size of the spools' disk."),
 )
 _DURATION: Final = "clickmill_http_request_duration_seconds"
 _DURATION_MEANING: Final = (

@@ -14,7 +14,8 @@ SCRIPT = Path(__file__).with_name("click.lua")
 CONNECTIONS = 64
 FIRST_ID, LAST_ID = 10, 100
 """The banners of the contract's scenario."""
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 30.0
+"""To prepare up to a million requests before the run, and to end after it."""
 READ_SIZE = 65536
 
 
@@ -94,9 +95,13 @@ def run(load: Load) -> Round:
         *(f"-d{max(1, round(load.seconds))}s", "-s", str(SCRIPT)),
         *(f"http://127.0.0.1:{load.port}", "--", *map(str, script)),
     ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=load.seconds + GRACE_SECONDS, check=False
-    )
+    longest = load.seconds + GRACE_SECONDS
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise WrongAnswersError(
+            f"wrk did not end within {longest:.0f} s: is the machine busy, or does the server hang?"
+        ) from error
     if done.returncode != 0:
         raise WrongAnswersError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
     result = msgspec.json.decode(done.stderr.strip().splitlines()[-1], type=Round)
