@@ -71,6 +71,10 @@ class System:
         facts = json.loads((self.data_dir / "run" / f"{self.command}.json").read_text())
         return dict(facts["children"]) if facts["pid"] == self.pid else {}
 
+    def replaced(self, name: str, pid: int) -> bool:
+        """Whether another process runs under this name."""
+        return self.children().get(name, pid) != pid
+
     def address(self, server: str, whose: str = "address") -> str:
         """URL or DSN of an embedded server, `nats` or `postgres`; that of the `reader` too."""
         facts = json.loads((self.data_dir / "run" / f"{server}.json").read_text())

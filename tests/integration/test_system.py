@@ -2,69 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clicker import BANNER, Clicker
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.fix_system import System, SystemFactory, status
 from tests.ports import free_port
 from tests.wait import eventually
-
-BANNER = 17
-
-
-class Clicker:
-    """A client that clicks all the while, each time on a new connection.
-
-    `answered` counts the 200s, `refused` answers with another status. A broken connection is
-    neither: that click may or may not be counted.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.answered = self.refused = self.broken = 0
-        self._url = f"{url}/counter/{BANNER}"
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self._end.wait(0.005):
-            got = status(self._url, "POST")
-            self.answered += got == 200
-            self.broken += got == 0
-            self.refused += got not in (0, 200)
-
-    def check(self, system: System) -> None:
-        """Every answered click is there, and at most the broken ones besides."""
-        eventually(lambda: system.counts(BANNER) >= self.answered, 20, "all answered clicks")
-        assert self.answered > 0
-        assert self.answered <= system.counts(BANNER) <= self.answered + self.broken
-
-    @classmethod
-    @contextlib.contextmanager
-    def at_work(cls, url: str) -> Iterator[Clicker]:
-        clicker = cls(url)
-        clicker._thread.start()
-        try:
-            eventually(lambda: clicker.answered > 5, 10, "clicks are answered")
-            yield clicker
-        finally:
-            clicker._end.set()
-            clicker._thread.join()
-
-
-def replaced(system: System, name: str, pid: int) -> bool:
-    return system.children().get(name, pid) != pid
 
 
 def serving(system: System) -> bool:
@@ -133,7 +86,7 @@ def test_a_killed_part_comes_back(system: SystemFactory, name: str) -> None:
     with Clicker.at_work(one.url) as clicker:
         pid = one.children()[name]
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: replaced(one, name, pid), 10, f"{name} is back")
+        eventually(lambda: one.replaced(name, pid), 10, f"{name} is back")
         eventually(lambda: one.ready_status(stats=True) == 200, 20, "the aggregator is ready")
     assert (clicker.refused, clicker.broken) == (0, 0)
     clicker.check(one)
@@ -145,7 +98,7 @@ def test_a_killed_worker_comes_back_however_often(system: SystemFactory) -> None
         for _ in range(3):
             pid = one.children()["ingest-1"]
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda pid=pid: replaced(one, "ingest-1", pid), 5, "another worker")  # type: ignore[misc]
+            eventually(lambda pid=pid: one.replaced("ingest-1", pid), 5, "another worker")  # type: ignore[misc]
             eventually(lambda: serving(one), 5, "it serves")
     assert clicker.refused == 0
     clicker.check(one)
@@ -156,7 +109,7 @@ def test_a_worker_that_stands_still_is_replaced(system: SystemFactory) -> None:
     assert one.click(BANNER, 10) == 10
     pid = one.children()["ingest-1"]
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: replaced(one, "ingest-1", pid), 10, "it is replaced")
+    eventually(lambda: one.replaced("ingest-1", pid), 10, "it is replaced")
     eventually(lambda: serving(one), 5, "the new one serves")
     one.wait_counts(BANNER, 10)
     assert "no sign of life" in one.output
