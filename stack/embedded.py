@@ -98,14 +98,29 @@ def write_private(path: Path, text: str) -> None:
     """Writes a file for us alone, whole or not at all."""
     draft = path.with_name(path.name + ".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    draft.replace(path)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_needed(path: Path, text: str) -> None:
+    """As `write_private`; raises StackError with what to do where it can't be done."""
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise StackError(
+            f"{path} can't be written ({error.strerror}): make room on its disk, or choose "
+            "another directory with --data-dir."
+        ) from error
 
 
 def note(data_dir: Path, name: str, facts: dict[str, object]) -> None:
     """Leaves the facts of a running part in `run/<name>.json`, where doctor and tests find them."""
-    write_private(private_dir(data_dir / "run") / f"{name}.json", json.dumps(facts) + "\n")
+    write_needed(private_dir(data_dir / "run") / f"{name}.json", json.dumps(facts) + "\n")
 
 
 def noted(data_dir: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from stack.embedded import LOOPBACK, USER, Server, private_dir, secret, write_private
+from stack.embedded import LOOPBACK, USER, Server, private_dir, secret, write_needed
 from stack.errors import StackError
 from stack.ports import free_port
 
@@ -69,7 +69,7 @@ def prepare(data_dir: Path, max_bytes: int, port: int | None = None) -> Server:
         memory=MEMORY_STORE_BYTES,
         store=max_bytes + STORE_HEADROOM_BYTES,
     )
-    write_private(home / "nats.conf", config)
+    write_needed(home / "nats.conf", config)
     return Server(
         name=NAME,
         argv=(str(binary()), "-c", str(home / "nats.conf")),

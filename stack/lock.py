@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -23,9 +24,10 @@ def take(data_dir: Path) -> None:
     except BlockingIOError as error:
         os.close(fd)
         raise DataDirInUseError(data_dir, holder(data_dir) or "unknown") from error
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     _held.append(fd)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without our number in it
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 def holder(data_dir: Path) -> str:

@@ -18,6 +18,7 @@ from stack import embedded, http, lock, plan
 from stack.errors import PortTakenError
 from stack.logs import Log
 from stack.ports import check_free
+from stack.state import StateFile
 from stack.supervisor import Supervisor
 
 PORT_WAIT_SECONDS: Final = 3.0  # workers of a killed supervisor are on their way out
@@ -39,10 +40,11 @@ def run(command: str, settings: Settings, log: Log) -> None:
     servers: list[embedded.Server] = []
     if command == "up":
         settings, servers = plan.with_embedded(settings)
+    state = StateFile(Path(settings.data_dir), command, log)
     supervisor = Supervisor(
         plan.groups(command, settings, servers),
         log,
-        note=functools.partial(_note, command, settings),
+        changed=functools.partial(_write_state, state, settings),
         when_started=functools.partial(_tell_when_ready, command, settings, list(faces), log),
     )
     asyncio.run(supervisor.run(stop_now=lambda: early.stop))
@@ -89,15 +91,16 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _note(command: str, settings: Settings, children: dict[str, int]) -> None:
-    facts: dict[str, object] = {
-        "pid": os.getpid(),
-        "host": settings.host,
-        "port": settings.port,
-        "stats_port": settings.stats_port,
-        "children": children,
-    }
-    embedded.note(Path(settings.data_dir), command, facts)
+def _write_state(state: StateFile, settings: Settings, children: dict[str, int]) -> None:
+    state.write(
+        {
+            "pid": os.getpid(),
+            "host": settings.host,
+            "port": settings.port,
+            "stats_port": settings.stats_port,
+            "children": children,
+        }
+    )
 
 
 async def _tell_when_ready(command: str, settings: Settings, ports: list[int], log: Log) -> None:

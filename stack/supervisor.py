@@ -34,17 +34,17 @@ class Group:
 
 
 class Supervisor:
-    """Runs groups until a signal. `note` is told the process numbers whenever they change."""
+    """Runs groups until a signal; `changed` takes the process numbers whenever they change."""
 
     def __init__(
         self,
         groups: Sequence[Group],
         log: Log,
-        note: Callable[[dict[str, int]], None],
+        changed: Callable[[dict[str, int]], None],
         when_started: Callable[[], Awaitable[None]],
     ) -> None:
         self._log = log
-        self._note = note
+        self._when_changed = changed
         self._when_started = when_started
         self._groups = [
             (group, [Keeper(s, log, self._changed) for s in group.specs]) for group in groups
@@ -132,7 +132,7 @@ class Supervisor:
 
     def _changed(self) -> None:
         current = [keeper.current for _, keepers in self._groups for keeper in keepers]
-        self._note({child.spec.name: child.pid for child in current if child is not None})
+        self._when_changed({child.spec.name: child.pid for child in current if child is not None})
 
 
 def _is_alive(fd: int) -> bool:

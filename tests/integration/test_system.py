@@ -171,6 +171,17 @@ def test_a_wrong_setting_ends_it_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_file_that_a_start_needs_and_cannot_write(tmp_path: Path) -> None:
+    config = tmp_path / "data" / "nats" / "nats.conf"
+    config.with_name("nats.conf.new").mkdir(parents=True)  # the draft's name is taken
+    done = _run("up", data_dir=tmp_path / "data", port=free_port(), stats_port=free_port())
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{config} can't be written (Is a directory): make room on its disk, or choose another "
+        "directory with --data-dir.\n"
+    )
+
+
 def test_a_worker_alone_needs_to_know_nats(tmp_path: Path) -> None:
     done = _run("ingest", data_dir=tmp_path)
     assert done.returncode == 2

@@ -1,0 +1,43 @@
+"""What runs now, in `run/<name>.json`, for doctor, operators and tests.
+
+A convenience: where the file can't be written (a full disk, no descriptor left), that is logged
+and tried again, and nothing else comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from stack import embedded
+from stack.errors import StackError
+from stack.logs import Log
+
+RETRY_SECONDS: Final = 2.0
+
+
+class StateFile:
+    """The state of one command, written from the event loop."""
+
+    def __init__(self, data_dir: Path, name: str, log: Log) -> None:
+        self._data_dir, self._name, self._log = data_dir, name, log
+        self._facts: dict[str, object] = {}
+        self._failing = False
+
+    def write(self, facts: dict[str, object]) -> None:
+        """Writes these facts, now or as soon as it can be done; never raises."""
+        self._facts = facts
+        if not self._failing:
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            embedded.note(self._data_dir, self._name, self._facts)
+        except StackError as error:
+            if not self._failing:
+                self._log.say(f"{error} It is tried again until then, and all else runs.")
+            self._failing = True
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try)
+        else:
+            self._failing = False
