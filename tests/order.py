@@ -26,7 +26,7 @@ LONG: Final = (
     "tests/integration/test_bench_run.py",
     "tests/integration/test_http_ingest_system.py",
     "tests/hostile/test_other_port.py",
-    "tests/integration/test_keeper.py",
+    "tests/integration/test_slot.py",
     "tests/integration/test_api_live.py",
     "tests/integration/test_embedded.py",
     "tests/integration/test_api_face.py",
@@ -43,7 +43,7 @@ ONE_BY_ONE: Final = frozenset(
         "tests/integration/test_replay.py",
         "tests/integration/test_http_ingest_system.py",
         "tests/hostile/test_other_port.py",
-        "tests/integration/test_keeper.py",
+        "tests/integration/test_slot.py",
         "tests/integration/test_embedded.py",
     }
 )

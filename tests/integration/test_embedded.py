@@ -17,7 +17,7 @@ import nats as nats_client
 import psycopg
 import pytest
 
-from stack import embedded, embedded_nats, embedded_postgres
+from stack import embedded, embedded_leftovers, embedded_postgres, embedded_probes
 from stack.errors import StackError
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
@@ -43,7 +43,7 @@ def test_jetstream_is_there_and_asks_for_the_password(nats: NatsServer) -> None:
         return info.streams
 
     assert asyncio.run(account()) == 0
-    assert asyncio.run(embedded_nats.is_ready(nats.server))
+    assert asyncio.run(embedded_probes.nats_is_ready(nats.server))
     with socket.create_connection(("127.0.0.1", nats.port), timeout=5) as stranger:
         stranger.sendall(b"CONNECT {}\r\nPING\r\n")
         said = b"".join(iter(lambda: stranger.recv(4096), b""))
@@ -133,7 +133,7 @@ def test_a_server_that_is_on_its_way_out_is_waited_for(own_postgres: PostgresSer
 def test_a_server_that_stays_is_named(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded_postgres, "PREDECESSOR_SECONDS", 0.2)
+    monkeypatch.setattr(embedded_leftovers, "PREDECESSOR_SECONDS", 0.2)
     with pytest.raises(StackError, match=f"process {own_postgres.pid}, runs on"):
         PostgresServer(own_postgres.server.cwd.parent)
 

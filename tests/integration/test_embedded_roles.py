@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from aggregator import postgres
-from stack import embedded_postgres, embedded_roles
+from stack import embedded_roles
+from stack.embedded_probes import PostgresReady
 from tests.fix_postgres import PostgresServer
 from tests.fix_system import SystemFactory
 
@@ -74,7 +75,7 @@ def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
         admin.execute("SELECT clickmill_make_partition(current_date)")
         admin.execute("INSERT INTO banner_minute VALUES (17, date_trunc('minute', now()), 5)")
     for _ in range(2):  # the second time there is nothing left to do
-        assert asyncio.run(embedded_postgres.is_ready(own_postgres.server))
+        assert asyncio.run(PostgresReady(own_postgres.server)())
     with psycopg.connect(own_postgres.server.address, autocommit=True) as owner:
         assert owner.execute(OWNERS.encode()).fetchall() == [(embedded_roles.OWNER,)]
         assert owner.execute("SELECT sum(clicks) FROM banner_minute").fetchone() == (5,)
@@ -84,13 +85,13 @@ def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
 
 
 def test_a_lost_password_file_is_made_anew(own_postgres: PostgresServer) -> None:
-    assert asyncio.run(embedded_postgres.is_ready(own_postgres.server))
+    assert asyncio.run(PostgresReady(own_postgres.server)())
     data_dir = own_postgres.server.cwd.parent
     own_postgres.stop()
     (data_dir / "postgres-owner-password").unlink()
     again = PostgresServer(data_dir)
     again.start()
-    assert asyncio.run(embedded_postgres.is_ready(again.server))
+    assert asyncio.run(PostgresReady(again.server)())
     assert again.server.address != own_postgres.server.address
     assert rights(again.server.address) == (False,) * 5
     again.stop()

@@ -112,7 +112,7 @@ def test_a_worker_that_stands_still_is_replaced(system: SystemFactory) -> None:
     eventually(lambda: one.replaced("ingest-1", pid), 10, "it is replaced")
     eventually(lambda: serving(one), 5, "the new one serves")
     one.wait_counts(BANNER, 10)
-    assert "no sign of life" in one.output
+    assert "sent no heartbeat" in one.output
 
 
 def test_reload_replaces_every_worker_and_loses_nothing(system: SystemFactory) -> None:

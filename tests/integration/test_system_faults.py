@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from functools import partial
+from pathlib import Path
 
+import pytest
+
+from stack.process import children_of
 from tests.clicker import Clicker
 from tests.fix_system import System, SystemFactory
+from tests.processes import alive, stopped
 from tests.wait import eventually
+
+REPLACED_S = 15.0
+NO_MORE_FILES = 3
+"""Below every descriptor that a running process has beyond its standard ones."""
 
 
 def serving(system: System) -> int:
@@ -32,3 +43,51 @@ def test_a_state_file_that_cannot_be_written_stops_nothing(system: SystemFactory
         assert one.replaced("ingest-2", before["ingest-2"])
     assert clicker.refused == 0
     clicker.check(one)
+
+
+def test_a_system_that_cannot_start_another_process_goes_on(system: SystemFactory) -> None:
+    one = system(workers=2)
+    before = one.children()
+    _, most = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
+    with Clicker.at_work(one.url) as clicker:
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (NO_MORE_FILES, most))
+        one.signal(signal.SIGHUP)
+        os.kill(before["ingest-2"], signal.SIGKILL)
+        eventually(lambda: one.output.count("can't be started") >= 2, 10, "both said so")
+        clicker.goes_on(100)
+        assert one.process.poll() is None
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (most, most))
+        eventually(lambda: "2 of 2 workers replaced" in one.output, 30, "the reload is done")
+        eventually(lambda: one.replaced("ingest-2", before["ingest-2"]), 10, "it is replaced")
+    assert clicker.refused == 0
+    clicker.check(one)
+
+
+@pytest.mark.parametrize("whole_family", [False, True], ids=["postmaster", "all-of-postgres"])
+def test_embedded_servers_that_hang_are_replaced(system: SystemFactory, whole_family: bool) -> None:
+    one = system()
+    before = one.children()
+    hanging = [before["postgres"], *(children_of(before["postgres"]) if whole_family else [])]
+    with Clicker.at_work(one.url) as clicker, stopped(before["nats"], *hanging):
+        for name in ("nats", "postgres"):
+            eventually(partial(one.replaced, name, before[name]), REPLACED_S, f"{name} is replaced")
+        eventually(lambda: one.ready_status(stats=True) == 200, 20, "the aggregator is ready")
+    assert (clicker.refused, clicker.broken) == (0, 0)
+    clicker.check(one)
+    assert not [pid for pid in hanging if alive(pid)]
+
+
+def test_a_killed_postmaster_comes_back_beside_a_backend_that_hangs(system: SystemFactory) -> None:
+    one = system()
+    pid = one.children()["postgres"]
+    backend = next(child for child in children_of(pid) if b"clickmill_owner" in cmdline(child))
+    with Clicker.at_work(one.url) as clicker, stopped(backend):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: one.replaced("postgres", pid), REPLACED_S, "it is back")
+        eventually(lambda: one.ready_status(stats=True) == 200, 20, "the aggregator is ready")
+    clicker.check(one)
+    assert not alive(backend)
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from clickmill.lifeline import BEAT_SECONDS
-from stack.child import SILENCE_SECONDS
+from stack.heartbeats import SILENCE_SECONDS
+from tests.processes import alive
 from tests.wait import eventually
 
 CHILD = """
@@ -30,13 +30,6 @@ import os, subprocess, sys
 env = dict(os.environ, CLICKMILL_PARENT_PID=str(os.getpid()))
 subprocess.run([sys.executable, "-c", sys.argv[1], "60"], env=env)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def start(code: str, *args: str, **env: str) -> subprocess.Popen[str]:

@@ -1,0 +1,348 @@
+"""Process slots, with small real programs in them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.child import Probes, Spec
+from stack.heartbeats import SILENCE_SECONDS
+from stack.logs import Log
+from stack.process import children_of
+from stack.slot import ChildFailedError, ProcessSlot
+from tests.processes import alive
+from tests.wait import aeventually
+
+LIVES = """
+import asyncio, signal
+from clickmill import lifeline
+lifeline.attach()
+print("up", flush=True)
+lifeline.ready()
+asyncio.run(lifeline.beat_forever())
+"""
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LIVES
+REFUSES = "import sys; sys.exit(2)"
+DIES = "import sys; print('no'); sys.exit(1)"
+PARENT = "trap '' TERM; sleep 60; exit 1"
+NEVER_READY = "import time; time.sleep(60)"
+REAL_TIME_SIGNAL = 35
+WITHOUT_PROCESSES = """
+import asyncio, os, pwd
+from tests.integration.test_slot import no_more_processes
+if os.geteuid() == 0:  # root has as many processes as it likes
+    os.setgroups([])
+    os.setuid(pwd.getpwnam("nobody").pw_uid)
+asyncio.run(no_more_processes())
+"""
+ROOT = Path(__file__).parents[2]
+
+
+class Running:
+    """A slot at work, and all that it said."""
+
+    def __init__(self, code: str, **options: object) -> None:
+        self.out = io.StringIO()
+        self.log = Log(self.out)
+        self.changes = 0
+        usual: dict[str, Any] = {
+            "name": "child",
+            "argv": (sys.executable, "-c", code),
+            "env": dict(os.environ),
+            "stop_seconds": 0.5,
+        }
+        self.slot = ProcessSlot(Spec(**(usual | options)), self.log, self._changed)
+        self.task: asyncio.Task[None]
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    @property
+    def pid(self) -> int:
+        return self.slot.current.pid if self.slot.current else 0
+
+    async def says(self, text: str) -> None:
+        """Waits until it has said this."""
+
+        async def said() -> bool:
+            return text in self.out.getvalue()
+
+        await aeventually(said, 10, f"it says {text!r}")
+
+    async def another(self, than: int, timeout: float = 10) -> int:
+        """Waits for another child than this one, ready."""
+
+        async def is_there() -> bool:
+            current = self.slot.current
+            return current is not None and current.pid != than and current.ready.is_set()
+
+        await aeventually(is_there, timeout, "another child is ready")
+        return self.pid
+
+
+@contextlib.asynccontextmanager
+async def running(code: str, **options: object) -> AsyncIterator[Running]:
+    one = Running(code, **options)
+    one.task = asyncio.create_task(one.slot.run())
+    try:
+        yield one
+    finally:
+        await one.slot.stop()
+        await asyncio.wait({one.task}, timeout=10)
+        one.log.close()
+
+
+class Gate:
+    """A `before_start` that counts, and that can be closed."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    async def __call__(self) -> None:
+        self.came += 1
+        await self.opened.wait()
+
+    async def sees(self, times: int) -> None:
+        """Waits for so many starts in all."""
+
+        async def seen() -> bool:
+            return self.came >= times
+
+        await aeventually(seen, 10, f"{times} starts")
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_a_dead_child_is_followed_by_another() -> None:
+    async def story() -> None:
+        async with running(LIVES) as here:
+            first = await here.another(0)
+            os.kill(first, signal.SIGKILL)
+            second = await here.another(first)
+            assert gone(first)
+            os.kill(second, signal.SIGKILL)
+            third = await here.another(second, timeout=5)
+        assert gone(third)
+        assert "was ended by SIGKILL: starting another" in here.out.getvalue()
+        assert "child      | up" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_child_that_stands_still_is_replaced() -> None:
+    async def story() -> None:
+        async with running(LIVES) as here:
+            first = await here.another(0)
+            begun = time.monotonic()
+            os.kill(first, signal.SIGSTOP)
+            await here.another(first)
+            assert SILENCE_SECONDS - 1 < time.monotonic() - begun < 10
+        assert "sent no heartbeat" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_supervisor_that_was_asleep_itself_kills_nobody() -> None:
+    async def story() -> None:
+        async with running(LIVES) as here:
+            first = await here.another(0)
+            time.sleep(SILENCE_SECONDS + 1)  # noqa: ASYNC251  # the loop stands still: that is it
+            await asyncio.sleep(1)
+            assert here.pid == first
+
+    asyncio.run(story())
+
+
+def test_a_child_that_is_never_ready_is_killed() -> None:
+    async def story() -> None:
+        async with running(NEVER_READY, ready_within=0.3) as here:
+            first = await _pid(here)
+
+            async def replaced() -> bool:
+                return here.pid not in (0, first)
+
+            await aeventually(replaced, 5)
+        assert "was not ready after 0.3 s" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+async def _pid(here: Running) -> int:
+    async def pid() -> int:
+        return here.pid
+
+    return await aeventually(pid, 5)
+
+
+@pytest.mark.parametrize(("code", "tries"), [(REFUSES, None), (DIES, 2)])
+def test_hopeless_children(code: str, tries: int | None) -> None:
+    async def story() -> None:
+        async with running(code, tries=tries) as here:
+            with pytest.raises(ChildFailedError, match="child does not start"):
+                await asyncio.wait_for(here.task, 10)
+
+    asyncio.run(story())
+
+
+def test_a_program_that_is_not_there() -> None:
+    async def story() -> None:
+        spec = Spec(name="child", argv=("/nonexistent",), env={}, stop_seconds=1)
+        log = Log(io.StringIO())
+        with pytest.raises(ChildFailedError, match="can't be started"):
+            await ProcessSlot(spec, log, lambda: None).run()
+        log.close()
+
+    asyncio.run(story())
+
+
+def test_replace_starts_the_new_before_it_ends_the_old() -> None:
+    async def story() -> None:
+        async with running(LIVES) as here:
+            first = await here.another(0)
+            assert await here.slot.replace()
+            second = here.pid
+            assert second != first
+            assert gone(first)
+            os.kill(second, signal.SIGKILL)
+            await here.another(second)
+        assert "exit code" not in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_replacement_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    code = f"import os, sys; os.path.exists({str(flag)!r}) and sys.exit(3)\n" + LIVES
+
+    async def story() -> None:
+        async with running(code) as here:
+            first = await here.another(0)
+            flag.touch()
+            assert not await here.slot.replace()
+            assert here.pid == first
+            assert not gone(first)
+
+    asyncio.run(story())
+
+
+def test_a_child_that_does_not_stop_is_killed_in_time() -> None:
+    async def story() -> None:
+        async with running(STUBBORN) as here:
+            first = await here.another(0)
+            begun = time.monotonic()
+            await here.slot.stop()
+            assert time.monotonic() - begun < 3
+            await here.task
+        assert gone(first)
+        assert "did not stop within 0.5 s: killed" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_child_that_is_killed_takes_its_stopped_children_along() -> None:
+    async def story() -> None:
+        async with running("", argv=("sh", "-c", PARENT), probes=Probes(yes, yes)) as here:
+            parent = await here.another(0)
+            (child,) = children_of(parent)
+            os.kill(child, signal.SIGSTOP)
+            await here.slot.stop()
+            assert not alive(child)
+        assert "did not stop within 0.5 s: killed" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_real_time_signal_has_no_name_and_ends_nothing() -> None:
+    async def story() -> None:
+        async with running(LIVES) as here:
+            first = await here.another(0)
+            os.kill(first, REAL_TIME_SIGNAL)
+            await here.another(first)
+        assert f"was ended by signal {REAL_TIME_SIGNAL}" in here.out.getvalue()
+
+    asyncio.run(story())
+
+
+def test_a_replacement_that_is_ready_while_the_old_one_is_restarted_is_the_only_child() -> None:
+    async def story() -> None:
+        gate = Gate()
+        async with running(LIVES, before_start=gate) as here:
+            first = await here.another(0)
+            gate.opened.clear()
+            os.kill(first, signal.SIGKILL)
+            await gate.sees(2)
+            assert await here.slot.replace()
+            second = here.pid
+            gate.opened.set()
+            for _ in range(10):  # turns of the loop: the restart goes on, or sees that it need not
+                await asyncio.sleep(0)
+            assert (here.pid, children_of(os.getpid())) == (second, [second])
+            os.kill(second, signal.SIGKILL)
+            await here.another(second)
+            assert children_of(os.getpid()) == [here.pid]
+
+    asyncio.run(story())
+
+
+def test_a_replacement_that_dies_while_the_old_one_stops_is_replaced_at_once() -> None:
+    async def story() -> None:
+        async with running(STUBBORN, stop_seconds=30) as here:
+            first = await here.another(0)
+            replacing = asyncio.create_task(here.slot.replace())
+            second = await here.another(first)
+            os.kill(second, signal.SIGKILL)
+            await here.another(second)
+            assert not gone(first)
+            os.kill(first, signal.SIGKILL)
+            assert await replacing
+            here.slot.end_now()
+
+    asyncio.run(story())
+
+
+def test_a_system_without_room_for_another_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PROCESSES], cwd=ROOT, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+async def no_more_processes() -> None:
+    """The limit of processes is reached: the old child goes on, a dead one comes back later."""
+    gate = Gate()
+    ready = Probes(yes, yes)
+    async with running("", argv=("sleep", "60"), probes=ready, before_start=gate) as here:
+        first = await here.another(0)
+        usual, most = resource.getrlimit(resource.RLIMIT_NPROC)
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, most))
+        replacing = asyncio.create_task(here.slot.replace())
+        await here.says("child can't be started ([Errno 11]")
+        assert here.pid == first
+        os.kill(first, signal.SIGKILL)
+        await gate.sees(5)
+        assert here.pid == 0
+        assert not here.task.done()
+        resource.setrlimit(resource.RLIMIT_NPROC, (usual, most))
+        assert await replacing
+        await here.another(first)
+
+
+async def yes() -> bool:
+    return True
