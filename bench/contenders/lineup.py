@@ -100,7 +100,7 @@ CLICKMILL = Contender(
     Clickmill,
 )  # fmt: skip
 ORDINARY = Contender(
-    "ordinary", "Clickmill, ordinary way",
+    "ordinary", "Clickmill, fast path off",
     "the same with CLICKMILL_FASTPATH=false: a coroutine on the event loop for each click",
     lambda: Clickmill({"FASTPATH": "false"}),
 )  # fmt: skip
@@ -128,7 +128,7 @@ CONTENDERS = (
     ),
     Contender(
         "openresty", "nginx with Lua, shared dict",
-        "OpenResty's way with Debian's nginx: cuts the ID out of the path, incr in a shared dict",
+        "as in OpenResty, with Debian's nginx: cuts the ID out of the path, incr in a shared dict",
         lambda: _nginx(CountingServer, "openresty.conf", NGINX_MODULES / "ngx_http_lua_module.so"),
     ),
     Contender(

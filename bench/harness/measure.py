@@ -23,6 +23,7 @@ CHECK_SECONDS = 1.0
 MIN_ROUNDS, DEFAULT_ROUNDS, MAX_ROUNDS = 1, 5, 50
 DEFAULT_SECONDS = 6.0
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class MiscountError(Exception):
@@ -128,17 +129,32 @@ def check_count(before: int | None, after: int | None, answered: int, in_flight:
         )
 
 
+def in_turns(
+    plan: Plan,
+    variants: Sequence[tuple[str, V]],
+    measure: Callable[[V], T],
+    show: Callable[[T], str],
+) -> list[list[T]]:
+    """Each variant once in each round, in turns, A B A B …; the rounds of each."""
+    rounds: list[list[T]] = [[] for _ in variants]
+    for number in range(1, plan.rounds + 1):
+        for mine, (name, variant) in zip(rounds, variants, strict=True):
+            mine.append(measure(variant))
+            plan.say(f"round {number} of {plan.rounds}  {name:<10} {show(mine[-1])}")
+    return rounds
+
+
+def shown(done: Turn) -> str:
+    """A turn in one line."""
+    return f"{done.cpu_us:7.2f} µs a click  {done.rate:9,.0f} clicks/s  p99 {done.p99_us:7,.0f} µs"
+
+
 def interleave(servers: Mapping[str, Server], plan: Plan) -> dict[str, list[Turn]]:
-    """Turns of all servers in each round, in the same order: A B C A B C …"""
-    turns: dict[str, list[Turn]] = {name: [] for name in servers}
+    """Turns of all servers in each round, in the same order."""
     for server in servers.values():
         check(server, wrk.Load(server.port, LOAD_CORE, CHECK_SECONDS))
-    for number in range(1, plan.rounds + 1):
-        for name, server in servers.items():
-            done = turn(server, wrk.Load(server.port, LOAD_CORE, plan.seconds))
-            turns[name].append(done)
-            plan.say(
-                f"round {number} of {plan.rounds}  {name:<10} {done.cpu_us:7.2f} µs a click  "
-                f"{done.rate:9,.0f} clicks/s  p99 {done.p99_us:7,.0f} µs"
-            )
-    return turns
+
+    def measure(server: Server) -> Turn:
+        return turn(server, wrk.Load(server.port, LOAD_CORE, plan.seconds))
+
+    return dict(zip(servers, in_turns(plan, list(servers.items()), measure, shown), strict=True))

@@ -111,7 +111,7 @@ def run(load: Load) -> Round:
 
 
 def check_lengths(result: Round, length: int, connections: int = CONNECTIONS) -> None:
-    """All answers together must be as long as so many right ones, but for those under way.
+    """All answers together must be as long as that many right ones, except those under way.
 
     A wrong answer of another length shows; one of 400 or over is counted by wrk itself.
     """

@@ -11,7 +11,7 @@ Results = dict[str, Any]
 Table = Callable[[Results], list[str]]
 SMALL_RATIO, LARGE = 0.1, 1_000
 """Ratios under the first are shown with four digits, numbers over the second without any."""
-NO_FLUSH = "Without flushing means an interval of 60 s: nothing is sealed but at minute edges."
+NO_FLUSH = "Without flushing means an interval of 60 s: frames are sealed at minute edges only."
 RATIO = "**first ÷ second**, in pairs"
 
 

@@ -1,8 +1,8 @@
-"""Sections at half of saturation: what flushing costs the slowest answers, where the counters lie,
-and how soon a click is in the statistics.
+"""Sections at half of saturation: what flushing costs the slowest answers, counters on disk against
+in memory, and how soon a click is in the statistics.
 
-At half load an answer's time is the server's own, not that of the queue before it. The rate is
-fixed, and times are taken from when each request was due.
+At half load the latency is the server's, not that of a queue before it. The rate is fixed, and a
+latency begins when its request was due.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from bench.harness import machine
-from bench.harness.measure import Plan, ratios, spread
+from bench.harness.measure import Plan, in_turns, ratios, spread
 from bench.harness.servers import LOAD_CORE, SERVER_CORE, ServerError, wait_until
 from bench.harness.system import Clickmill
 from bench.load import fixed_rate, wrk
@@ -25,7 +25,7 @@ from bench.sections.prober import Prober
 SATURATION_SECONDS = 2.0
 MEMORY_DISK = Path("/dev/shm")
 NO_FLUSH_SECONDS = 60
-"""The longest flush interval: but for minute edges nothing is sealed, synced or published."""
+"""The longest flush interval: frames are sealed, synced and published at minute edges only."""
 FRESHNESS_ROUND_SECONDS = 10.0
 
 
@@ -40,44 +40,38 @@ def _spreads(rounds: Sequence[fixed_rate.Fixed]) -> dict[str, Any]:
     return {**spreads, "rounds": [msgspec.to_builtins(r) for r in rounds]}
 
 
-def _two_ways(
+def _two_variants(
     plan: Plan, first: tuple[str, dict[str, str]], second: tuple[str, dict[str, str]]
 ) -> dict[str, Any]:
     """Two settings of the same system at the same fixed rate, in turns."""
     with Clickmill(first[1]) as a, Clickmill(second[1]) as b:
-        return _in_turns(plan, ((first[0], a), (second[0], b)))
+        rate = min(_half_rate(a), _half_rate(b))
+        for system in (a, b):
+            system.calm()
 
+        def measure(system: Clickmill) -> fixed_rate.Fixed:
+            return fixed_rate.run(system.port, LOAD_CORE, rate, plan.seconds)
 
-def _in_turns(
-    plan: Plan, systems: tuple[tuple[str, Clickmill], tuple[str, Clickmill]]
-) -> dict[str, Any]:
-    rate = min(_half_rate(system) for _, system in systems)
-    rounds: tuple[list[fixed_rate.Fixed], list[fixed_rate.Fixed]] = ([], [])
-    for _, system in systems:
-        system.calm()
-    for number in range(1, plan.rounds + 1):
-        for done, (name, system) in zip(rounds, systems, strict=True):
-            done.append(fixed_rate.run(system.port, LOAD_CORE, rate, plan.seconds))
-            plan.say(
-                f"round {number} of {plan.rounds}  {name}: {rate:,.0f} clicks/s, "
-                f"p99 {done[-1].p99_us:,.0f} µs, p99.9 {done[-1].p999_us:,.0f} µs"
-            )
-    first, second = rounds
+        one, other = in_turns(plan, ((first[0], a), (second[0], b)), measure, _shown)
     return {
         "rate": rate,
-        "first_name": systems[0][0],
-        "second_name": systems[1][0],
-        "first": _spreads(first),
-        "second": _spreads(second),
-        "p99_ratio": ratios(first, second, lambda r: r.p99_us),
-        "p999_ratio": ratios(first, second, lambda r: r.p999_us),
+        "first_name": first[0],
+        "second_name": second[0],
+        "first": _spreads(one),
+        "second": _spreads(other),
+        "p99_ratio": ratios(one, other, lambda r: r.p99_us),
+        "p999_ratio": ratios(one, other, lambda r: r.p999_us),
     }
+
+
+def _shown(done: fixed_rate.Fixed) -> str:
+    return f"{done.rate:,.0f} clicks/s, p99 {done.p99_us:,.0f} µs, p99.9 {done.p999_us:,.0f} µs"
 
 
 def tail(plan: Plan) -> dict[str, Any]:
     """With flushing each second against without."""
     without = {"FLUSH_INTERVAL": str(NO_FLUSH_SECONDS)}
-    return _two_ways(plan, ("flushing each second", {}), ("no flushing", without))
+    return _two_variants(plan, ("flushing each second", {}), ("no flushing", without))
 
 
 def counters_place(plan: Plan) -> dict[str, Any]:
@@ -85,7 +79,7 @@ def counters_place(plan: Plan) -> dict[str, Any]:
     if not MEMORY_DISK.is_dir():
         raise MissingProgramError(f"{MEMORY_DISK} is missing: no place in memory to compare")
     place = {"COUNTERS_DIR": str(MEMORY_DISK / "clickmill-bench")}
-    return _two_ways(plan, ("counters on disk", {}), ("counters in memory", place))
+    return _two_variants(plan, ("counters on disk", {}), ("counters in memory", place))
 
 
 def freshness(plan: Plan) -> dict[str, Any]:

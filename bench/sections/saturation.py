@@ -7,13 +7,23 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import msgspec
 
 from bench.harness import machine
-from bench.harness.measure import MiscountError, Plan, Turn, check_count, ratios, spread, turn
+from bench.harness.measure import (
+    MiscountError,
+    Plan,
+    Turn,
+    check_count,
+    in_turns,
+    ratios,
+    shown,
+    spread,
+    turn,
+)
 from bench.harness.servers import LOAD_CORE, SERVER_CORE
 from bench.harness.system import Clickmill
 from bench.load import wrk
@@ -45,13 +55,6 @@ def _compare(first: list[Turn], second: list[Turn]) -> dict[str, Any]:
     }
 
 
-def _say(plan: Plan, number: int, what: str, done: Turn) -> None:
-    plan.say(
-        f"round {number} of {plan.rounds}  {what}: {done.cpu_us:.2f} µs a click, "
-        f"{done.rate:,.0f} clicks/s"
-    )
-
-
 class _ByTheMinute(Clickmill):
     """One that flushes at minute edges alone: its clicks are counted by its own `/metrics`."""
 
@@ -76,16 +79,13 @@ def price(plan: Plan) -> dict[str, Any]:
         )
 
 
-def _in_turns(
-    plan: Plan, first: tuple[str, Clickmill], second: tuple[str, Clickmill]
-) -> dict[str, Any]:
-    """Turns of two systems on the same load."""
-    turns: tuple[list[Turn], list[Turn]] = ([], [])
-    for number in range(1, plan.rounds + 1):
-        for done, (what, system) in zip(turns, (first, second), strict=True):
-            done.append(turn(system, wrk.Load(system.port, LOAD_CORE, plan.seconds)))
-            _say(plan, number, what, done[-1])
-    return _compare(*turns)
+def _in_turns(plan: Plan, *systems: tuple[str, Clickmill]) -> dict[str, Any]:
+    """Turns of two systems under the same load."""
+
+    def measure(system: Clickmill) -> Turn:
+        return turn(system, wrk.Load(system.port, LOAD_CORE, plan.seconds))
+
+    return _compare(*in_turns(plan, systems, measure, shown))
 
 
 def batch(plan: Plan) -> dict[str, Any]:
@@ -115,36 +115,30 @@ def _batch_round(system: Clickmill, plan: Plan, number: int) -> tuple[float, flo
 
 def many_ids(plan: Plan) -> dict[str, Any]:
     """A million IDs at random against ten, on the same system in turns."""
-    many: list[Turn] = []
-    few: list[Turn] = []
     with Clickmill({"MAX_BANNER_ID": str(MANY_IDS - 1)}) as system:
-        for number in range(1, plan.rounds + 1):
-            for turns, ids, what in ((many, MANY_IDS, "many IDs"), (few, FEW_IDS, "ten IDs")):
-                load = wrk.Load(system.port, LOAD_CORE, plan.seconds, last_id=ids - 1, first_id=0)
-                turns.append(turn(system, load))
-                _say(plan, number, what, turns[-1])
-    return {"many": MANY_IDS, "few": FEW_IDS, **_compare(many, few)}
+
+        def measure(ids: int) -> Turn:
+            load = wrk.Load(system.port, LOAD_CORE, plan.seconds, first_id=0, last_id=ids - 1)
+            return turn(system, load)
+
+        ids = (("many IDs", MANY_IDS), ("ten IDs", FEW_IDS))
+        return {"many": MANY_IDS, "few": FEW_IDS, **_compare(*in_turns(plan, ids, measure, shown))}
 
 
 def scrape(plan: Plan) -> dict[str, Any]:
     """`/metrics` scraped each second against not at all."""
     took: list[float] = []
-    scraped: list[Turn] = []
-    alone: list[Turn] = []
     with Clickmill() as system:
+        url = f"http://127.0.0.1:{system.port}/metrics"
         load = wrk.Load(system.port, LOAD_CORE, plan.seconds)
-        for number in range(1, plan.rounds + 1):
-            with _scraper(f"http://127.0.0.1:{system.port}/metrics", took.append):
-                scraped.append(turn(system, load))
-            _say(plan, number, "scraped", scraped[-1])
-            alone.append(turn(system, load))
-            _say(plan, number, "alone", alone[-1])
-        idle_ms = [_scrape_once(f"http://127.0.0.1:{system.port}/metrics") for _ in range(20)]
-    return {
-        "answer_ms": spread(took),
-        "answer_idle_ms": spread(idle_ms),
-        **_compare(scraped, alone),
-    }
+
+        def measure(scraped: bool) -> Turn:
+            with _scraper(url, took.append) if scraped else nullcontext():
+                return turn(system, load)
+
+        turns = in_turns(plan, (("scraped", True), ("alone", False)), measure, shown)
+        idle_ms = [_scrape_once(url) for _ in range(20)]
+    return {"answer_ms": spread(took), "answer_idle_ms": spread(idle_ms), **_compare(*turns)}
 
 
 def _scrape_once(url: str) -> float:

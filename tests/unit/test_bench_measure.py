@@ -105,6 +105,28 @@ def test_the_price_of_flushing_is_held_to_its_goal(ratio: float, met: bool) -> N
     assert [g.met for g in of_price] == [met]
 
 
+def test_ratios_are_shown_with_their_spread() -> None:
+    spread_of = {"median": 1.02, "low": 0.9, "high": 1.2}
+    side_of = dict.fromkeys(("cpu_us", "helping_us", "rate", "p99_us"), spread_of)
+    ratios_of = dict.fromkeys(("cpu_ratio", "rate_ratio", "p99_ratio"), spread_of)
+    lines = tables.price({"first": side_of, "second": side_of, **ratios_of})
+    assert f"| {tables.RATIO} | 1.02 (0.90 to 1.20) |" in "\n".join(lines)
+
+
+def test_redirects_and_slow_sockets_are_held_to_their_goals() -> None:
+    good, bad = ({"median": m, "low": 0.9, "high": 3.0} for m in (1.3, 2.01))
+    row = {
+        "name": "redirect",
+        **dict.fromkeys(("p50_us", "p99_us", "p50_ratio", "p99_ratio"), good),
+    }
+    found = {"slow_sockets": 2_000, "rows": [row], "redirect_ratio": good, "slow_ratio": bad}
+    assert "| redirect | 1 (1 to 3) | 1 (1 to 3) | 1.30 (0.90 to 3.00) |" in "\n".join(
+        tables.middleware(found)
+    )
+    met = {g.subject: g.met for g in goals.goals({"middleware": found})}
+    assert (met[goals.REDIRECT], met[goals.SLOW]) == (True, False)
+
+
 def test_a_lag_that_is_too_long_names_the_number_that_holds() -> None:
     lags = [{"sources": n, "lag_seconds": lag} for n, lag in ((1000, 0.5), (10000, 9), (6000, 2))]
     rows = list(goals.goals({"aggregator": {"lag": lags}}))

@@ -1,4 +1,4 @@
-"""What the aggregator can take: pairs a second and core to the commit, and lag by sources.
+"""The aggregator's throughput, in pairs a second and core to the commit, and its lag by sources.
 
     python -m bench.sections.aggregator.bench [--json FILE] [--seconds 20] [--sources 1000 10000]
 
@@ -10,11 +10,11 @@ banners from the last core, where NATS and Postgres are too. No workers, no HTTP
             (banner, count) pairs for each second of the aggregator's CPU, and of the clock
     store   the same frames without NATS: decode, fold and commit in this process
     lag     N sources, one frame a second each: seconds from sealing a frame until its mark is
-            committed, the worst source at the worst look, but for the first three seconds.
-            Each source also asks for its mark once a second, as workers do. Measured twice:
-            with nats-server's usual sync_interval, as on a server of its own, and with
-            `always`, as `clickmill up` starts it: each message is then synced to disk, and
-            the disk is what limits (see generator_late_seconds).
+            committed; the highest value of any source, without the first three seconds. Each
+            source also asks for its mark once a second, as workers do. Measured twice: with
+            nats-server's usual sync_interval, as on a separate server, and with `always`, as
+            `clickmill up` starts it: each message is then synced to disk, and the disk is the
+            limit (see generator_late_seconds).
 """
 
 from __future__ import annotations
