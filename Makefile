@@ -67,9 +67,10 @@ bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNER
 	@$(PY) -m bench.sections.statistics.bench $(ARGS)
 
 soak: JOBS ?= 2
-soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2)
-	@$(PY) -m pytest -q -m soak
-	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak $(ARGS)
+soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2 ONLY=nats TIMES=60)
+	@$(if $(ONLY),,$(PY) -m pytest -q -m soak)
+	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak \
+	  $(if $(ONLY),--no-model --only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(ARGS)
 
 lock: $(VENV)/.python ## requirements.lock and requirements-dev.lock anew from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)

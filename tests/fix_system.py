@@ -37,14 +37,16 @@ QUICK = {"workers": 1, "flush_interval": 0.2, "nats_max_bytes": "64MiB"}
 class System:
     """One run of the command. `data_dir` may be handed to the next run."""
 
-    def __init__(self, command: str, data_dir: Path, settings: dict[str, object]) -> None:
+    def __init__(
+        self, command: str, data_dir: Path, settings: dict[str, object], logs: Path | None = None
+    ) -> None:
         self.command = command
         self.data_dir = data_dir
         self.port = int(str(settings.setdefault("port", free_port())))
         self.stats_port = int(str(settings.setdefault("stats_port", free_port())))
         self.url = f"http://127.0.0.1:{self.port}"
         self.stats_url = f"http://127.0.0.1:{self.stats_port}"
-        self.log = data_dir / f"{command}-{time.monotonic_ns()}.log"
+        self.log = (logs or data_dir) / f"{command}-{time.monotonic_ns()}.log"
         self.exit_code: int | None = None
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         given = {PREFIX + name.upper(): _text(value) for name, value in settings.items()}

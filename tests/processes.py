@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from stack.process import children_of
+
 
 def alive(pid: int) -> bool:
     """Whether the process is there; one that is dead and not yet waited for is not."""
@@ -15,6 +17,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def family(pid: int) -> list[int]:
+    """The process and its children."""
+    return [pid, *children_of(pid)]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from typing import Literal
 Cut = Literal["before", "after"]
 CHUNK = 65_536
 START_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 2
 # An SSL or GSS request, or a cancellation: eight or sixteen bytes without a type.
 _REQUESTS = {80877103, 80877104, 80877102}
 
@@ -186,6 +187,8 @@ def running_proxy(target_port: int, is_postgres: bool = True) -> Iterator[Proxy]
 async def _shut_down(proxy: Proxy) -> None:
     await proxy.stop()
     rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    if rest:
+        _, rest = map(list, await asyncio.wait(rest, timeout=STOP_TIMEOUT_S))
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)

@@ -109,7 +109,7 @@ def parent_killed(stage: Stage, times: int) -> None:
         stage.play(1.5)
         system.process.send_signal(signal.SIGKILL)
         system.process.wait()
-        eventually(functools.partial(_all_gone, system), ORPHANS_S, "no orphan is left")
+        eventually(functools.partial(all_gone, system), ORPHANS_S, "no orphan is left")
         system.exit_code = 0
         system = stage.supervised(2, "up")
     stage.clicks_come(20)
@@ -148,7 +148,7 @@ def worker_stopped(stage: Stage, times: int) -> None:
     stage.check()
 
 
-def _all_gone(system: System) -> bool:
+def all_gone(system: System) -> bool:
     return not system.left_behind()
 
 

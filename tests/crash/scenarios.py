@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.crash import of_aggregators, of_all, of_machines, of_servers, of_workers
+from tests.crash import (
+    of_aggregators,
+    of_all,
+    of_machines,
+    of_one_disk,
+    of_servers,
+    of_workers,
+)  # fmt: skip
 from tests.crash.stage import Stage, can_mount, small_disk
 from tests.fix_postgres import PostgresServer
 
@@ -51,7 +58,7 @@ SCENARIOS = (
              of_workers.adopter_killed_at_each_step, 0, 10),
     Scenario("worker stopped (SIGSTOP), N times", of_workers.worker_stopped, 1, 5),
     Scenario("aggregator killed around COMMIT at five steps, N times each",
-             of_aggregators.killed_around_commit, 1, 40),
+             of_aggregators.killed_around_commit, 1, 200),
     Scenario("connection cut at COMMIT, before and after, for N seconds",
              of_aggregators.connection_cut_at_commit, 4, 60),
     Scenario("two and three aggregators, each killed in turn, N times",
@@ -68,9 +75,11 @@ SCENARIOS = (
              of_servers.postgres_disk_full, 0, 20, _needs("mount", "postgres")),
     Scenario("Postgres put back to a copy of N seconds ago, twice",
              of_servers.postgres_put_back, 2, 30, OWN),
-    Scenario("NATS and Postgres both away for N seconds", of_servers.both_away, 4, 150, OWN),
+    Scenario("NATS and Postgres both away for N seconds", of_servers.both_away, 4, 1200, OWN),
     Scenario("spool disk full for N seconds, then freed",
              of_machines.spool_disk_full, 3, 60, _needs("mount")),
+    Scenario("one disk for all of `up` full for N seconds: Postgres ends, worker killed, HUP",
+             of_one_disk.one_disk_full, 0, 60, _needs("mount")),
     Scenario("spool write and sync errors, N workers", of_machines.spool_errors, 2, 20),
     Scenario("a slow disk (0.4 s an append) at N minute edges",
              of_machines.slow_disk_at_minute_edges, 0, 5),
@@ -79,7 +88,8 @@ SCENARIOS = (
     Scenario("clock by an hour, to 1970 and to 2099, N rounds",
              of_machines.clock_jumps, 1, 10, _needs("faketime")),
     Scenario("power cut, N times", of_machines.power_cut, 2, 20, proves="within bounds"),
-    Scenario("all of it in a random order, for N seconds", of_all.everything_at_once, 0, 600, OWN),
+    Scenario("two faults at once, drawn by the seed from all of them, for N seconds",
+             of_all.everything_at_once, 0, 600, OWN),
 )  # fmt: skip
 
 

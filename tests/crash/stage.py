@@ -176,7 +176,7 @@ class Stage:
         given: dict[str, object] = dict(self.settings) | {"workers": workers, "port": self.port}
         if command == "ingest":
             given |= {"nats_url": self.nats.url}
-        self.system = System(command, self.data_dir, given)
+        self.system = System(command, self.data_dir, given, logs=self.home)
         if command == "up":
             self.dsn = ""
         if ready:
@@ -342,10 +342,10 @@ def can_mount() -> bool:
 
 
 def fill(disk: Path, leave: int = 0) -> Path:
-    """Fill the file system with one file, but for so many bytes; returns it."""
+    """Fill the file system with one file, but for so many bytes; returns it. Again: the rest."""
     filler = disk / "filler"
     room = os.statvfs(disk)
-    with filler.open("wb") as file:
+    with filler.open("ab", buffering=0) as file:  # else closing it writes, and may fail
         left = room.f_bavail * room.f_frsize - leave
         with contextlib.suppress(OSError):
             while left > 0:

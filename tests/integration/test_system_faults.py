@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stack.process import children_of
 from tests.clicker import Clicker
 from tests.fix_system import System, SystemFactory
-from tests.processes import alive, stopped
+from tests.processes import alive, family, stopped
 from tests.wait import eventually
 
 REPLACED_S = 15.0
@@ -67,7 +66,7 @@ def test_a_system_that_cannot_start_another_process_goes_on(system: SystemFactor
 def test_embedded_servers_that_hang_are_replaced(system: SystemFactory, whole_family: bool) -> None:
     one = system()
     before = one.children()
-    hanging = [before["postgres"], *(children_of(before["postgres"]) if whole_family else [])]
+    hanging = family(before["postgres"]) if whole_family else [before["postgres"]]
     with Clicker.at_work(one.url) as clicker, stopped(before["nats"], *hanging):
         for name in ("nats", "postgres"):
             eventually(partial(one.replaced, name, before[name]), REPLACED_S, f"{name} is replaced")
@@ -80,7 +79,7 @@ def test_embedded_servers_that_hang_are_replaced(system: SystemFactory, whole_fa
 def test_a_killed_postmaster_comes_back_beside_a_backend_that_hangs(system: SystemFactory) -> None:
     one = system()
     pid = one.children()["postgres"]
-    backend = next(child for child in children_of(pid) if b"clickmill_owner" in cmdline(child))
+    backend = next(child for child in family(pid) if b"clickmill_owner" in cmdline(child))
     with Clicker.at_work(one.url) as clicker, stopped(backend):
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: one.replaced("postgres", pid), REPLACED_S, "it is back")
