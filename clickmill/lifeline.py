@@ -1,11 +1,10 @@
-"""The line between a supervisor and its child: who my parent is, and the proof that I live.
+"""The child's end of its supervision: it dies with its parent, and sends heartbeats.
 
 Why: a worker that outlives its parent would go on serving beside the next one, and a worker
 that hangs serves nobody. So a child dies with its parent (PR_SET_PDEATHSIG), and sends a byte
-a second up an inherited pipe from its event loop: a loop that stands still sends none.
+twice a second up an inherited pipe from its event loop: a loop that stands still sends none.
 
-"Lifeline", because letting go of it at either end means the same. Started by hand, without
-a supervisor, a process has no lifeline and every call in here does nothing.
+Started by hand, without a supervisor, a process has no pipe and every call in here does nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Final
 PARENT_PID: Final = "CLICKMILL_PARENT_PID"
 HEARTBEAT_FD: Final = "CLICKMILL_HEARTBEAT_FD"
 READY: Final = b"R"
-BEAT: Final = b"."
+HEARTBEAT: Final = b"."
 BEAT_SECONDS: Final = 0.5
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -46,7 +45,7 @@ def attach() -> bool:
     """Ties this process to the supervisor that started it. False if there is none.
 
     Call it first thing in `main`, before files, ports or threads. Both variables are taken out
-    of the environment, so that a child of this process doesn't take the line for its own.
+    of the environment, so that a child of this process doesn't take the pipe for its own.
     """
     global _fd  # noqa: PLW0603  # one process has one parent
     parent, fd = os.environ.pop(PARENT_PID, ""), os.environ.pop(HEARTBEAT_FD, "")
@@ -60,19 +59,17 @@ def attach() -> bool:
 
 
 def ready() -> None:
-    """Tells the supervisor that this process serves now; beats are due from here on."""
+    """Tells the supervisor that this process serves now; heartbeats are due from here on."""
     _send(READY)
 
 
-def beat() -> None:
-    """One sign of life. Sent from the event loop itself, never from a thread beside it."""
-    _send(BEAT)
-
-
 async def beat_forever() -> None:
-    """Sends a sign of life twice a second; returns at once if there is no supervisor."""
+    """Sends a heartbeat twice a second; returns at once if there is no supervisor.
+
+    From the event loop itself, never from a thread beside it.
+    """
     while _fd is not None:
-        beat()
+        _send(HEARTBEAT)
         await asyncio.sleep(BEAT_SECONDS)
 
 
@@ -83,8 +80,8 @@ def _send(byte: bytes) -> None:
     try:
         os.write(_fd, byte)
     except BlockingIOError:
-        pass  # The supervisor is behind; it has our earlier beats to read.
+        pass  # The supervisor is behind; it has our earlier heartbeats to read.
     except OSError as error:
-        # No reader is left. The kernel's signal ends us; the line itself is of no more use.
-        print(f"lifeline: supervisor is gone ({error})", file=sys.stderr, flush=True)
+        # No reader is left. The kernel's signal ends us; the pipe is of no more use.
+        print(f"heartbeat: the supervisor is gone ({error})", file=sys.stderr, flush=True)
         _fd = None

@@ -21,7 +21,9 @@ from stack.embedded import Server
 from stack.errors import StackError
 from stack.supervisor import Group
 
-RECOVERY_SECONDS: Final = 600.0  # how long an embedded server may take to read its own log
+# How long an embedded server may take to read its own log; a limit, so that it is never killed in
+# the middle of it, to begin again. One that hangs is found by other signs (probing.py).
+RECOVERY_SECONDS: Final = 3600.0
 SERVER_TRIES: Final = 3
 SERVER_STOP_SECONDS: Final = 20.0
 DULL_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")

@@ -17,6 +17,7 @@ from stack.process import signal_name
 
 REFUSED_EXIT_CODE: Final = 2  # a child that says: my settings are wrong, trying again won't help
 LOG_EVERY_SECONDS: Final = 30.0
+END_SECONDS: Final = 3.0
 START_ERRORS: Final = (OSError, subprocess.SubprocessError)
 
 
@@ -87,7 +88,8 @@ class ProcessSlot:
             await self._stop(self.current)
         if self._retiring:
             await asyncio.wait(self._retiring)
-        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):  # one in the grip of a dead disk is left behind
+            await asyncio.wait_for(self._ended.wait(), END_SECONDS)
 
     def end_now(self) -> None:
         """Ends every child without waiting for anything, and fills the slot no more."""

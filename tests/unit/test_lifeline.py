@@ -1,4 +1,4 @@
-"""The line between supervisor and child, with real processes at both ends."""
+"""Heartbeats, and dying with the parent, with real processes at both ends."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_child_of_a_parent_that_is_gone_already_ends_at_once() -> None:
         assert child.wait(10) == -signal.SIGKILL
 
 
-def test_ready_then_beats() -> None:
-    """A beat at once, then one each interval: a slow machine may delay them, and adds none."""
+def test_ready_then_heartbeats() -> None:
+    """A heartbeat at once, then one each interval: a slow machine may delay them, and adds none."""
     read, write = os.pipe()
     began = time.monotonic()
     with start(CHILD, "60", CLICKMILL_HEARTBEAT_FD=str(write)) as child:
