@@ -21,6 +21,7 @@ LONG: Final = (
     "tests/integration/test_aggregators.py",
     "tests/integration/test_consumer.py",
     "tests/integration/test_system.py",
+    "tests/integration/test_system_faults.py",
     "tests/integration/test_replay.py",
     "tests/hostile/test_slow.py",
     "tests/integration/test_bench_run.py",
@@ -29,6 +30,7 @@ LONG: Final = (
     "tests/integration/test_slot.py",
     "tests/integration/test_api_live.py",
     "tests/integration/test_embedded.py",
+    "tests/integration/test_embedded_probes.py",
     "tests/integration/test_api_face.py",
     "tests/model/test_model.py",
 )
@@ -40,11 +42,13 @@ ONE_BY_ONE: Final = frozenset(
         "tests/integration/test_aggregators.py",
         "tests/integration/test_consumer.py",
         "tests/integration/test_system.py",
+        "tests/integration/test_system_faults.py",
         "tests/integration/test_replay.py",
         "tests/integration/test_http_ingest_system.py",
         "tests/hostile/test_other_port.py",
         "tests/integration/test_slot.py",
         "tests/integration/test_embedded.py",
+        "tests/integration/test_embedded_probes.py",
     }
 )
 _RANKS: Final = {file: rank for rank, file in enumerate(LONG)}
