@@ -206,9 +206,9 @@ class Consumer:
 
     async def _broadcast(self, deliveries: list[Delivery], applied: Applied) -> None:
         try:
-            for source in {source_of(delivery.arrival) for delivery in deliveries}:
-                if source is not None:
-                    mark = applied.marks[source]
+            done = {source_of(delivery.arrival) for delivery in deliveries}
+            for source, mark in applied.marks.items():
+                if source in done:
                     payload = msgspec.json.encode(wire.Committed(mark.last_seq, mark.total))
                     await self._client.publish(wire.committed_subject(source), payload)
         except SEND_ERRORS as error:

@@ -49,6 +49,8 @@ class Applied:
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self.verdicts = [Verdict.GAP] * len(arrivals)
         self.marks: dict[UUID, Mark] = {}
+        """As they stand in Postgres now. A mark that only a lost connection has seen is not in it:
+        the primary behind the next one may lack that commit."""
         self.quarantine: list[Quarantined] = []
         self.clicks = self.pairs = self.clamped = 0
         self.seconds: list[float] = []
@@ -108,6 +110,7 @@ class Store:
         except (psycopg.errors.QueryCanceled, *REFUSALS) as error:
             await self._discard()
             if len(at) > 1:
+                arrivals = _with_floors(arrivals)
                 for half in _halves(arrivals, at):
                     await self._apply_places(arrivals, half, applied)
                 return
@@ -122,6 +125,8 @@ class Store:
         while True:
             try:
                 async with asyncio.timeout(APPLY_TIMEOUT_S):
+                    if self._connection is None:
+                        applied.marks.clear()
                     connection = await self._connected()
                     began = time.monotonic()
                     done = await self._transaction(connection, arrivals, refused)
@@ -233,6 +238,15 @@ class Store:
             log.debug("closing a broken connection: %s", error)
 
 
+def _with_floors(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Each with the highest floor of its source: the one that brought it may be in another half,
+    behind frames that only the floor lets through."""
+    floors: dict[UUID | None, int] = {}
+    for arrival in arrivals:
+        floors[arrival.source] = max(arrival.floor, floors.get(arrival.source, 1))
+    return [arrival._replace(floor=floors[arrival.source]) for arrival in arrivals]
+
+
 def _halves(arrivals: Sequence[Arrival], at: list[int]) -> Iterable[list[int]]:
     """Two parts of a refused batch; of a source in both, the first has the earlier."""
     order = sorted(at, key=lambda place: _sort_key(arrivals[place]))
@@ -240,9 +254,10 @@ def _halves(arrivals: Sequence[Arrival], at: list[int]) -> Iterable[list[int]]:
     return order[:middle], order[middle:]
 
 
-def _sort_key(arrival: Arrival) -> tuple[bytes, int]:
+def _sort_key(arrival: Arrival) -> tuple[bytes, int, bool]:
+    """By source and seq; a readable copy of a frame before a damaged one, as in the fold."""
     source = arrival.source.bytes if arrival.source else b""
-    return source, arrival.seq or 0
+    return source, arrival.seq or 0, arrival.frame is None
 
 
 def _without_rows(folded: Folded, arrivals: Sequence[Arrival], reason: str) -> Folded:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import psycopg
 import pytest
 
 from clickmill import bus as bus_module
@@ -15,6 +16,7 @@ from tests.aggregators import Aggregator, Bus, aggregator
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.proxy import running_proxy
+from tests.stores import through
 from tests.wait import aeventually, eventually
 
 Test = Callable[[Bus, Aggregator], Awaitable[None]]
@@ -93,6 +95,46 @@ def test_what_one_batch_has_no_room_for_is_not_left_waiting(
 
     on(nats, database, test)
     assert set(sql.counts(database).values()) == {12}
+
+
+def test_a_halved_batch_whose_connection_is_lost_goes_on(
+    nats: NatsServer, database: str, postgres_server: PostgresServer
+) -> None:
+    """What its first part had committed is told once it is read again, and not before."""
+    with running_proxy(postgres_server.port) as proxy:
+
+        async def test(bus: Bus, running: Aggregator) -> None:
+            full, *others = workers = [bus.worker() for _ in range(4)]
+            await full.send({1: 1})
+            await full.committed()
+            sql.query(database, "UPDATE banner_minute SET clicks = 9223372036854775807")
+            with psycopg.connect(database) as holding:
+                holding.execute("LOCK TABLE source IN EXCLUSIVE MODE")
+                await full.send({2: 1})  # keeps the store busy, so that the rest is one batch
+                await aeventually(lambda: _store_waits(database), 10)
+                for worker in workers:
+                    await worker.send({1: 1} if worker is full else {2: 1})
+                await aeventually(lambda: _buffered(running, 4), 10)
+                proxy.every = proxy.commits + 3  # the commit of the batch's second part
+            await bus.drained()
+            for worker in others:
+                await worker.send({2: 1})
+                await worker.committed()
+            assert proxy.cuts["before"] == 1
+
+        on(nats, through(database, proxy.port), test)
+    assert sql.counts(database)[2] == 7
+    assert sql.quarantine(database) == [(3, "refused", 1)]
+
+
+async def _store_waits(dsn: str) -> bool:
+    waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'clickmill writer'"
+    return bool(sql.query(dsn, waiting + " AND wait_event_type = 'Lock'"))
+
+
+async def _buffered(running: Aggregator, frames: int) -> bool:
+    """Whether so many frames wait in the aggregator, besides those that are being written."""
+    return await asyncio.to_thread(running.metric, "clickmill_deltas_buffered") == frames
 
 
 def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> None:
@@ -266,8 +308,7 @@ def test_postgres_away_for_longer_than_the_redelivery(
     nats: NatsServer, database: str, postgres_server: PostgresServer
 ) -> None:
     with running_proxy(postgres_server.port) as proxy:
-        dsn = database.replace(f":{postgres_server.port}/", f":{proxy.port}/")
-        assert dsn != database
+        dsn = through(database, proxy.port)
 
         async def test(bus: Bus, running: Aggregator) -> None:
             a = bus.worker()

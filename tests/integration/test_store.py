@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from signal import Signals
-from typing import TypeVar
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -19,31 +17,12 @@ from tests import sql
 from tests.fakes import NOW, FakeSource
 from tests.fix_postgres import PostgresServer
 from tests.proxy import running_proxy
+from tests.stores import through, with_store
 from tests.wait import aeventually
 
-T = TypeVar("T")
 APPLIED, DUPLICATE, GAP, QUARANTINED = (
     Verdict.APPLIED, Verdict.DUPLICATE, Verdict.GAP, Verdict.QUARANTINED,
 )  # fmt: skip
-
-
-def with_store(dsn: str, test: Callable[[Store], Awaitable[T]], retention_days: int = 0) -> T:
-    """Runs a test on a store, which makes the schema by itself."""
-
-    async def run() -> T:
-        store = Store(dsn, retention_days)
-        try:
-            return await asyncio.wait_for(test(store), 60)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())
-
-
-def through(dsn: str, port: int) -> str:
-    """The same database, by way of another port."""
-    head, _, tail = dsn.rpartition("@")
-    return f"{head}@127.0.0.1:{port}/{tail.rpartition('/')[2]}"
 
 
 def test_a_batch_is_rows_marks_and_rollups(database: str) -> None:

@@ -1,0 +1,174 @@
+"""A batch that takes several transactions, and what a transaction must check before it counts.
+
+A batch with a frame that Postgres refuses is halved until that frame is alone. Banner FULL has
+the largest count that there is, so that one more click of it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from aggregator.fold import Arrival, Folded, Verdict
+from aggregator.store import Store
+from tests import sql
+from tests.fakes import NOW, FakeSource, arrival
+from tests.fix_postgres import PostgresServer
+from tests.proxy import running_proxy
+from tests.stores import through, with_store
+
+APPLIED, DUPLICATE, GAP, QUARANTINED = (
+    Verdict.APPLIED, Verdict.DUPLICATE, Verdict.GAP, Verdict.QUARANTINED,
+)  # fmt: skip
+FULL = 99
+
+
+def source(number: int) -> FakeSource:
+    """Halves are sorted by source, so the number says which half the source's frames are in."""
+    return FakeSource(UUID(int=number))
+
+
+async def fill(store: Store, dsn: str) -> FakeSource:
+    """Makes every further click of FULL a refusal; a source of such clicks, last in any order."""
+    last = source(2**128 - 1)
+    await store.apply([last.arrival({FULL: 1})])
+    sql.query(dsn, "UPDATE banner_minute SET clicks = 9223372036854775807")
+    return last
+
+
+def test_halves_are_in_order_whatever_order_the_frames_came_in(database: str) -> None:
+    a = source(1)
+
+    async def test(store: Store) -> None:
+        last = await fill(store, database)
+        batch = [a.arrival({1: 1}) for _ in range(6)][::-1]
+        applied = await store.apply([*batch, last.arrival({FULL: 1})])
+        assert applied.verdicts == [APPLIED] * 6 + [QUARANTINED]
+
+    with_store(database, test)
+    assert sql.mark(database, a.id) == (6, 6)
+
+
+def test_a_floor_holds_in_both_halves(database: str) -> None:
+    """Frames 2 to 7 are lost; 8 and 9 are in hand, and the floor that says so came with 10."""
+    a = source(1)
+
+    async def test(store: Store) -> None:
+        last = await fill(store, database)
+        await store.apply([a.arrival({1: 1})])
+        for _ in range(6):
+            a.frame({1: 1})
+        batch = [a.arrival({1: 1}), a.arrival({1: 1}), a.arrival({1: 1}, floor=10)]
+        applied = await store.apply([*batch, last.arrival({FULL: 1})])
+        assert applied.verdicts == [APPLIED, APPLIED, APPLIED, QUARANTINED]
+
+    with_store(database, test)
+    assert sql.counts(database)[1] == 1 + 3
+    assert sql.mark(database, a.id) == (10, 10)
+    assert sql.quarantine(database) == [(8, "hole", 6), (2, "refused", 1)]
+
+
+def test_a_readable_copy_is_taken_before_a_damaged_one_in_another_half(database: str) -> None:
+    a = source(1)
+
+    async def test(store: Store) -> None:
+        last = await fill(store, database)
+        first, second = a.arrival({1: 1}), a.frame({1: 5})
+        damaged = Arrival(a.id, 2, None, 1, b"\xff", "the CRC does not match")
+        batch = [first, damaged, arrival(second), last.arrival({FULL: 1})]
+        applied = await store.apply(batch)
+        assert applied.verdicts == [APPLIED, DUPLICATE, APPLIED, QUARANTINED]
+
+    with_store(database, test)
+    assert sql.counts(database)[1] == 6
+    assert sql.quarantine(database) == [(2, "refused", 1)]
+
+
+def test_marks_of_a_primary_that_was_lost_are_not_reported(
+    database: str, postgres_server: PostgresServer
+) -> None:
+    """The first part is committed, then Postgres is replaced by one that lacks that commit.
+
+    Its mark would be told to the worker, which would then never send those frames again.
+    """
+    a, b = source(1), source(2)
+    retried = []
+    with running_proxy(postgres_server.port) as proxy:
+
+        def fail_over() -> None:
+            retried.append(sql.mark(database, a.id))
+            sql.query(database, "DELETE FROM banner_minute WHERE banner_id = 1")
+            sql.query(database, "UPDATE source SET last_seq = 0, total = 0 WHERE source = %s", a.id)
+
+        async def test(store: Store) -> None:
+            last = await fill(store, database)
+            batch = [a.arrival({1: 1}), b.arrival({2: 1}), last.arrival({FULL: 1})]
+            proxy.every = proxy.commits + 2  # the commit of the second part
+            applied = await store.apply(batch)
+            assert applied.verdicts == [APPLIED, APPLIED, QUARANTINED]
+            for each, mark in applied.marks.items():
+                assert sql.mark(database, each) == mark[:2], each
+            assert last.id in applied.marks
+            assert (await store.apply(batch)).verdicts == [APPLIED, DUPLICATE, DUPLICATE]
+
+        with_store(through(database, proxy.port), test, on_retry=fail_over)
+    assert retried == [(1, 1)], "the first part was committed"
+    assert sql.counts(database)[1] == 1
+
+
+class FailsInSilence(Store):
+    """Its first transaction can only be rolled back, and no error tells of it before COMMIT."""
+
+    failed = False
+
+    async def _write(self, connection: AsyncConnection[Any], folded: Folded) -> None:
+        await super()._write(connection, folded)
+        if not self.failed:
+            self.failed = True
+            with contextlib.suppress(psycopg.errors.DivisionByZero):
+                await connection.execute("SELECT 1 / 0")
+
+
+def test_a_commit_that_was_answered_by_rollback_is_no_commit(database: str) -> None:
+    a = FakeSource()
+
+    async def test(store: Store) -> None:
+        assert (await store.apply([a.arrival({1: 3})])).verdicts == [APPLIED]
+        assert store.retries == 1
+
+    with_store(database, test, kind=FailsInSilence)
+    assert sql.counts(database) == {1: 3}
+    assert sql.mark(database, a.id) == (1, 3)
+
+
+def test_without_its_row_no_source_is_counted(database: str) -> None:
+    """As where the tables are emptied under an open connection: no mark could be advanced."""
+    a = FakeSource()
+    batch = [a.arrival({1: 1}) for _ in range(3)]
+
+    async def test(store: Store) -> None:
+        await store.apply(batch)
+        sql.query(database, "TRUNCATE source, banner_minute, banner_hour, banner_day")
+        assert (await store.apply(batch)).verdicts == [APPLIED] * 3
+        assert sql.mark(database, a.id) == (3, 3)
+        assert (await store.apply(batch)).verdicts == [DUPLICATE] * 3
+
+    with_store(database, test)
+    assert sql.counts(database) == {1: 3}
+
+
+def test_nothing_is_written_where_retention_has_been(database: str) -> None:
+    """Rows of a day that was dropped already would make its partition again."""
+    a = FakeSource()
+
+    async def test(store: Store) -> int:
+        return (await store.apply([a.arrival({1: 7}, NOW - 10 * 1440)])).clamped
+
+    assert with_store(database, test, retention_days=2) == 1
+    ((minute,),) = sql.query(database, "SELECT minute FROM banner_minute")
+    assert timedelta(days=1) < datetime.now(UTC) - minute <= timedelta(days=2, minutes=5)
