@@ -79,12 +79,14 @@ class Consumer:
 
     def take(self, shard: int) -> None:
         """Begin with a shard."""
+        self._held.assign(shard)
         self._puller.take(shard)
 
     async def drop(self, shard: int) -> None:
         """Give a shard up; what is here already is still committed."""
         await self._puller.drop(shard)
-        self._held.forget(shard)
+        self._held.revoke(shard)
+        self._metrics.sources_waiting.set(self._held.sources)
 
     async def stop(self) -> None:
         """Stop pulling, and return once all that is here is committed and acknowledged."""

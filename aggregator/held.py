@@ -4,6 +4,8 @@ Why: JetStream delivers a lost message again only after a wait, long after its s
 those left to be delivered again too, each would come too late in its turn, and the source would
 stay behind for good. They are not acknowledged meanwhile, so a death of this process loses none.
 
+Frames of a shard that was revoked are not kept: whoever has it next gets them from JetStream.
+
 Bounded: what does not fit is handed out as overflow, and may be acknowledged uncounted: the
 worker's spool still has it, and sends it again from the mark.
 """
@@ -29,6 +31,7 @@ class Held:
         self._max_frames, self._max_bytes = max_frames, max_bytes
         self._kept: OrderedDict[UUID, dict[int, Delivery]] = OrderedDict()
         self._since: dict[UUID, float] = {}
+        self._shards: set[int] = set()
         self.frames = self.bytes = 0
 
     @property
@@ -41,11 +44,23 @@ class Held:
         since = self._since.get(source) if source is not None else None
         return now - since if since is not None else 0.0
 
+    def assign(self, shard: int) -> None:
+        """From here on frames of this shard are kept."""
+        self._shards.add(shard)
+
+    def revoke(self, shard: int) -> None:
+        """Drop what is kept of a shard, and what turns up late: a batch may be under way."""
+        self._shards.discard(shard)
+        self.take([source for source in self._kept if wire.shard_of(source) == shard])
+        self._since = {s: at for s, at in self._since.items() if wire.shard_of(s) != shard}
+
     def keep(self, delivery: Delivery, now: float) -> list[Delivery]:
         """Keep one whose turn has not come; return what had to go to make room for it."""
         source, seq = delivery.arrival.source, delivery.arrival.seq
         assert source is not None
         assert seq is not None
+        if wire.shard_of(source) not in self._shards:
+            return []
         of_source = self._kept.setdefault(source, {})
         self._since.setdefault(source, now)
         before = of_source.get(seq)
@@ -77,12 +92,6 @@ class Held:
         for source in sources:
             if source is not None and source not in self._kept:
                 self._since.pop(source, None)
-
-    def forget(self, shard: int) -> None:
-        """Let go of a shard: its frames will be delivered to whoever has it next."""
-        gone = [source for source in self._kept if wire.shard_of(source) == shard]
-        self.take(gone)
-        self.settle(gone)
 
     def _drop_oldest_source(self) -> list[Delivery]:
         source, dropped = self._kept.popitem(last=False)

@@ -18,23 +18,26 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from types import TracebackType
 
 import msgspec
 import nats.errors
+import psycopg
 from nats.aio.client import Client
 
 from clickmill import bus, wire
 from clickmill.fields import PREFIX
+from tests import sql
 from tests.fakes import FakeSource
 from tests.fix_nats import MAX_BYTES
 from tests.ports import free_port
 from tests.wait import POLL_SECONDS, aeventually, eventually
 
 READY_S = 20.0
+HOLDING = 9_999
 STREAM_BYTES = MAX_BYTES // 2
 
 
@@ -94,6 +97,16 @@ class Aggregator:
         text = self.get("/metrics")[1].decode()
         return float(next(x for x in text.splitlines() if x.startswith(name + " ")).split()[1])
 
+    async def buffers(self, frames: int) -> None:
+        """Wait until so many frames are here, besides those that are being written."""
+
+        async def so_many() -> bool:
+            buffered = await asyncio.to_thread(self.metric, "clickmill_frames_buffered")
+            assert buffered == frames, buffered
+            return True
+
+        await aeventually(so_many, 10, f"{frames} frames are buffered")
+
     @property
     def shards(self) -> int:
         try:
@@ -131,6 +144,25 @@ def aggregator(
         yield running.wait_ready() if wait else running
     finally:
         running.close()
+
+
+@contextlib.asynccontextmanager
+async def store_held_up(dsn: str, worker: FakeWorker) -> AsyncIterator[None]:
+    """The one aggregator of this database waits at a lock, with a frame of this worker (one click
+    of HOLDING) in hand: whatever comes meanwhile is in its next batch."""
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'clickmill writer' AND wait_event_type = 'Lock'"
+    )
+
+    async def waits() -> bool:
+        return bool(await asyncio.to_thread(sql.query, dsn, waiting))
+
+    with psycopg.connect(dsn) as connection:
+        connection.execute("LOCK TABLE source IN EXCLUSIVE MODE")
+        await worker.send({HOLDING: 1})
+        await aeventually(waits, 10, "the writer waits for the lock")
+        yield
 
 
 class Bus:

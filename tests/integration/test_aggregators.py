@@ -14,7 +14,7 @@ import pytest
 
 from clickmill import wire
 from tests import sql
-from tests.aggregators import Aggregator, Bus, FakeWorker, aggregator
+from tests.aggregators import HOLDING, Aggregator, Bus, FakeWorker, aggregator, store_held_up
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.proxy import running_proxy
@@ -139,6 +139,37 @@ def test_one_that_hangs_loses_its_shards(nats: NatsServer, database: str) -> Non
             await aeventually(shared, 10)
 
         together(nats, database, members, hang)
+
+
+def test_frames_that_turn_late_after_their_shard_was_given_away_are_dropped_with_it(
+    nats: NatsServer, database: str
+) -> None:
+    """They are behind a gap when their batch is done, and by then another one has the shard."""
+
+    async def run(one: Aggregator, stack: ExitStack) -> None:
+        async with Bus(nats.url) as bus:
+            workers: dict[int, FakeWorker] = {}
+            while len(workers) < wire.SHARDS:
+                worker = bus.worker()
+                workers.setdefault(wire.shard_of(worker.id), worker)
+            async with store_held_up(database, bus.worker()):
+                for worker in workers.values():
+                    worker.seal({1: 1})
+                    await worker.send({1: 1})
+                await one.buffers(wire.SHARDS)
+                another = stack.enter_context(aggregator(nats.url, database))
+                eventually(lambda: (one.shards, another.shards) == (8, 8), 10)
+            await one.buffers(8)
+            assert one.metric("clickmill_sources_waiting") == 8
+            for worker in workers.values():
+                await worker.publish(1)
+                await worker.committed()
+            await one.buffers(0)
+            assert one.metric("clickmill_sources_waiting") == 0
+        assert sql.counts(database) == {1: 2 * wire.SHARDS, HOLDING: 1}
+
+    with ExitStack() as stack:
+        asyncio.run(run(stack.enter_context(aggregator(nats.url, database)), stack))
 
 
 def test_one_that_loses_nats_leaves_its_shards_to_the_other(

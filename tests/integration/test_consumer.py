@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-import psycopg
 import pytest
 
 from clickmill import bus as bus_module
 from clickmill import wire
 from tests import sql
-from tests.aggregators import Aggregator, Bus, aggregator
+from tests.aggregators import Aggregator, Bus, aggregator, store_held_up
 from tests.fix_nats import NatsServer
 from tests.fix_postgres import PostgresServer
 from tests.proxy import running_proxy
@@ -108,13 +107,10 @@ def test_a_halved_batch_whose_connection_is_lost_goes_on(
             await full.send({1: 1})
             await full.committed()
             sql.query(database, "UPDATE banner_minute SET clicks = 9223372036854775807")
-            with psycopg.connect(database) as holding:
-                holding.execute("LOCK TABLE source IN EXCLUSIVE MODE")
-                await full.send({2: 1})  # keeps the store busy, so that the rest is one batch
-                await aeventually(lambda: _store_waits(database), 10)
+            async with store_held_up(database, full):  # so that what comes now is one batch
                 for worker in workers:
                     await worker.send({1: 1} if worker is full else {2: 1})
-                await aeventually(lambda: _buffered(running, 4), 10)
+                await running.buffers(4)
                 proxy.every = proxy.commits + 3  # the commit of the batch's second part
             await bus.drained()
             for worker in others:
@@ -123,18 +119,8 @@ def test_a_halved_batch_whose_connection_is_lost_goes_on(
             assert proxy.cuts["before"] == 1
 
         on(nats, through(database, proxy.port), test)
-    assert sql.counts(database)[2] == 7
+    assert sql.counts(database)[2] == 6
     assert sql.quarantine(database) == [(3, "refused", 1)]
-
-
-async def _store_waits(dsn: str) -> bool:
-    waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'clickmill writer'"
-    return bool(sql.query(dsn, waiting + " AND wait_event_type = 'Lock'"))
-
-
-async def _buffered(running: Aggregator, frames: int) -> bool:
-    """Whether so many frames wait in the aggregator, besides those that are being written."""
-    return await asyncio.to_thread(running.metric, "clickmill_deltas_buffered") == frames
 
 
 def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> None:

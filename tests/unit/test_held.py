@@ -6,6 +6,7 @@ from uuid import UUID
 
 from aggregator.delivery import Delivery
 from aggregator.held import Held
+from clickmill import wire
 from tests.fakes import FakeSource
 
 
@@ -14,8 +15,16 @@ def delivery(source: FakeSource, reply: str = "") -> Delivery:
     return Delivery(arrived, reply or f"ack-{arrived.seq}", 0)
 
 
+def holding(**bounds: int) -> Held:
+    """One that has every shard."""
+    held = Held(**bounds)
+    for shard in range(wire.SHARDS):
+        held.assign(shard)
+    return held
+
+
 def test_what_is_kept_comes_back_in_order_and_once() -> None:
-    held, a, b = Held(), FakeSource(), FakeSource()
+    held, a, b = holding(), FakeSource(), FakeSource()
     first, second, other = delivery(a), delivery(a), delivery(b)
     for each in (second, first, other):
         assert held.keep(each, 0) == []
@@ -26,7 +35,7 @@ def test_what_is_kept_comes_back_in_order_and_once() -> None:
 
 
 def test_a_later_copy_takes_the_place_of_the_earlier() -> None:
-    held, a = Held(), FakeSource()
+    held, a = holding(), FakeSource()
     first = delivery(a)
     again = first._replace(reply="ack-again")
     held.keep(first, 0)
@@ -36,7 +45,7 @@ def test_a_later_copy_takes_the_place_of_the_earlier() -> None:
 
 
 def test_over_its_bounds_the_longest_waiting_source_goes() -> None:
-    held, a, b = Held(max_frames=3), FakeSource(), FakeSource()
+    held, a, b = holding(max_frames=3), FakeSource(), FakeSource()
     kept = [delivery(a), delivery(a), delivery(b)]
     for each in kept:
         assert held.keep(each, 0) == []
@@ -46,24 +55,37 @@ def test_over_its_bounds_the_longest_waiting_source_goes() -> None:
 
 
 def test_a_single_frame_over_the_bytes_is_given_back_itself() -> None:
-    held, a = Held(max_bytes=10), FakeSource()
+    held, a = holding(max_bytes=10), FakeSource()
     big = delivery(a)
     assert held.keep(big, 0) == [big]
     assert (held.frames, held.bytes, held.sources) == (0, 0, 0)
 
 
 def test_a_shard_that_goes_takes_its_frames_along() -> None:
-    held = Held()
+    held = holding()
     a, b = FakeSource(UUID(int=3)), FakeSource(UUID(int=4))
     held.keep(delivery(a), 0)
     held.keep(delivery(b), 0)
-    held.forget(3)
+    held.revoke(3)
     assert held.take([a.id]) == []
     assert len(held.take([b.id])) == 1
 
 
+def test_what_turns_late_after_its_shard_went_is_not_kept() -> None:
+    held, a = holding(), FakeSource(UUID(int=3))
+    late = delivery(a)
+    held.keep(late, 10)
+    held.take([a.id])  # into a batch, which is done only after the shard has gone
+    held.revoke(3)
+    assert held.keep(late, 20) == []
+    assert (held.sources, held.frames, held.bytes) == (0, 0, 0)
+    held.assign(3)
+    held.keep(late, 30)
+    assert held.waiting_for(a.id, 31) == 1, "the time before it went is over"
+
+
 def test_the_time_behind_a_gap_goes_on_until_nothing_waits() -> None:
-    held, a = Held(), FakeSource()
+    held, a = holding(), FakeSource()
     late = delivery(a)
     assert held.waiting_for(a.id, 5) == 0
     held.keep(late, 10)
