@@ -100,7 +100,7 @@ class Marks:
         sources = pgarray.uuids([*asked, *unseen])
         cursor = await connection.execute(_THESE, [sources], binary=True)
         rows = {row[0]: (Mark(*row[1:5]), row[5]) for row in await cursor.fetchall()}
-        self._progress.looked_up({source: rows[source] for source in unseen if source in rows})
+        self._progress.looked_up(unseen, rows)
         for source, subject in asked.items():
             mark = rows[source][0] if source in rows else Mark()
             await self._reply(subject, wire.Committed(mark.last_seq, mark.total))

@@ -36,15 +36,25 @@ class SilentSource(NamedTuple):
 
 
 class _Source:
-    """What is known of one open source."""
+    """What is known of one open source. `through` is 0 while nothing of it is known."""
 
-    __slots__ = ("as_of", "heard", "mark", "said_seq", "through")
+    __slots__ = ("as_of", "created", "heard", "mark", "said_seq", "through")
 
-    def __init__(self, mark: Mark, heard: int) -> None:
-        self.mark = mark
-        self.through = mark.sealed_at
+    def __init__(self, mark: Mark, heard: int, created: int = 0) -> None:
         self.heard = heard
         self.said_seq = self.as_of = 0
+        self.created = created
+        self.begin(mark)
+
+    def begin(self, mark: Mark) -> None:
+        """Complete through the mark, and through its own making: nothing was answered before."""
+        self.mark = mark
+        self.through = max(mark.sealed_at, self.created) if self.created else mark.sealed_at
+
+    def made(self, created: int) -> None:
+        if created:
+            self.created = created
+            self.through = max(self.through, created)
 
     def advance(self, mark: Mark) -> None:
         self.mark = mark
@@ -57,13 +67,20 @@ class _Source:
             self.through = max(self.through, self.as_of)
 
 
+class _Unseen(NamedTuple):
+    """A source that was heard of, and whose row was not seen."""
+
+    heard: int
+    created: int
+
+
 class Progress:
     """The state of the pipeline as one aggregator sees it."""
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._open: dict[UUID, _Source] = {}
-        self._unseen: dict[UUID, int] = {}
+        self._unseen: dict[UUID, _Unseen] = {}
         self._loaded = False
         self._cached: tuple[int, int | None] = (0, None)
 
@@ -82,7 +99,7 @@ class Progress:
             known.heard = max(known.heard, at)
             self._unseen.pop(source, None)
             if anew and mark.last_seq < known.mark.last_seq:
-                known.through = mark.sealed_at  # what was committed is gone, and comes again
+                known.begin(mark)  # what was committed is gone, and comes again
             if anew or mark.last_seq >= known.mark.last_seq:
                 known.advance(mark)
         # Workers that have said hello and sealed nothing yet have no row; the others are closed.
@@ -108,22 +125,31 @@ class Progress:
             elif len(self._open) < MAX_SOURCES:
                 self._open[source] = _Source(mark, at)
 
-    def looked_up(self, rows: Mapping[UUID, tuple[Mark, int]]) -> None:
-        """Rows that were asked for, as (mark, time of the last update); ours may be newer."""
-        for source, (mark, at) in rows.items():
-            known = self._open.get(source)
-            if known is None or mark.last_seq >= known.mark.last_seq:
-                self.committed({source: mark}, at)
+    def looked_up(self, asked: Iterable[UUID], rows: Mapping[UUID, tuple[Mark, int]]) -> None:
+        """The rows that there are of these, as (mark, time of the last update); ours may be newer.
+
+        One without a row has nothing committed: it is complete through its own making.
+        """
+        for source in asked:
+            known, unseen = self._open.get(source), self._unseen.get(source)
+            if source in rows:
+                mark, at = rows[source]
+                if known is None or mark.last_seq >= known.mark.last_seq:
+                    self.committed({source: mark}, at)
+            elif unseen is not None and unseen.created:
+                del self._unseen[source]
+                self._open[source] = _Source(Mark(), *unseen)
 
     def heard(self, status: SourceStatus) -> None:
         """A worker's sign of life."""
         known = self._open.get(status.source)
+        created = min(status.created_at, self._clock())
         if known is None:
             if status.closed or len(self._open) + len(self._unseen) >= MAX_SOURCES:
                 self._unseen.pop(status.source, None)
                 return
             if status.seq:
-                self._unseen[status.source] = self._clock()
+                self._unseen[status.source] = _Unseen(self._clock(), created)
                 return
             known = self._open[status.source] = _Source(Mark(), self._clock())
         if status.closed and known.mark.last_seq == status.seq == 0:
@@ -131,6 +157,7 @@ class Progress:
             return
         known.heard = self._clock()
         known.said_seq, known.as_of = status.seq, min(status.as_of, known.heard)
+        known.made(created)
         known.settle()
 
     # --- answers --------------------------------------------------------------------------------
@@ -162,7 +189,7 @@ class Progress:
         """Open sources without a sign of life for SILENT_AFTER, the longest silent first."""
         before = self._clock() - SILENT_AFTER
         silent = [(s.heard, u, s.through) for u, s in self._open.items() if s.heard < before]
-        silent += [(heard, u, 0) for u, heard in self._unseen.items() if heard < before]
+        silent += [(s.heard, u, s.created) for u, s in self._unseen.items() if s.heard < before]
         return [
             SilentSource(source, _datetime(at), _datetime(through))
             for at, source, through in sorted(silent)
@@ -172,7 +199,8 @@ class Progress:
     def sources_live(self) -> int:
         """Open sources that were heard of lately."""
         before = self._clock() - SILENT_AFTER
-        heard = [*(known.heard for known in self._open.values()), *self._unseen.values()]
+        heard = [known.heard for known in self._open.values()]
+        heard += [unseen.heard for unseen in self._unseen.values()]
         return sum(at >= before for at in heard)
 
     @property
@@ -185,8 +213,8 @@ class Progress:
         if not self._loaded or self._unseen:
             return None
         if not 0 <= now - self._cached[0] < CACHE_FOR:
-            through: Iterable[int] = (known.through for known in self._open.values())
-            self._cached = (now, min(min(through, default=now), now))
+            throughs = {known.through for known in self._open.values()}
+            self._cached = (now, None if 0 in throughs else min({now, *throughs}))
         return self._cached[1]
 
 

@@ -206,12 +206,14 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """A worker's sign of life: every click answered before `as_of` is in frames up to `seq`.
 
     `as_of` is Unix time in nanoseconds. `closed` says that no frame after `seq` will ever come.
+    `created_at`, in the same unit: nothing was answered before it; 0 where the sender can't say.
     """
 
     source: UUID
     seq: int
     as_of: int
     closed: bool = False
+    created_at: int = 0
 
 
 class StatsRequest(msgspec.Struct, frozen=True, rename="camel"):

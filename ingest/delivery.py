@@ -217,7 +217,7 @@ class Delivery:
         counters, source = self.source.counters, self.source
         as_of = time.time_ns() if counters is None else counters.idle_as_of()
         closed = self._closing or counters is None
-        return wire.SourceStatus(source.id, source.sealed_seq, as_of, closed)
+        return wire.SourceStatus(source.id, source.sealed_seq, as_of, closed, source.created_at)
 
     async def close(self, client: Client) -> None:
         """Say that this source is closed, if all of its clicks are sealed."""

@@ -54,6 +54,8 @@ class Source:
         self.spool = Spool(directory / "spool", max_bytes)
         self.counters: Counters | None = None
         self.trusted = True
+        self.created_at = 0
+        """When it was made, in Unix nanoseconds; not known of one that is adopted."""
         self._lock = lock
 
     @classmethod
@@ -76,6 +78,7 @@ class Source:
         sync_directory(root)
         source = cls(root / str(name), lock, max_bytes)
         source.counters = counters
+        source.created_at = counters.now()
         return source
 
     @property

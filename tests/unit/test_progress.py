@@ -99,6 +99,53 @@ def test_a_worker_that_has_sealed_nothing_yet_is_known_by_its_hello() -> None:
     assert progress.complete_through() == at(0), "the table knows nothing of it, and keeps quiet"
 
 
+def test_a_source_is_complete_through_its_own_making() -> None:
+    """It has counted, and none of it is committed: nothing was answered before it was made."""
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.heard(SourceStatus(A, 0, 0, created_at=ns(1)))
+    assert progress.complete_through() == at(1)
+    progress.heard(SourceStatus(A, 3, 0, created_at=ns(1)))
+    progress.reload({A: (Mark(), START)}, anew=False)
+    assert progress.complete_through() == at(1), "a row that its first frame has made"
+    clock.now = ns(6)
+    progress.committed({A: Mark(3, 3, ns(4))})
+    assert progress.complete_through() == at(4)
+    progress.reload({A: (Mark(), START)}, anew=True)
+    assert progress.complete_through() == at(1), "Postgres has lost what was committed"
+
+
+def test_a_source_without_a_row_is_complete_through_its_own_making() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.heard(SourceStatus(A, 2, 0, created_at=ns(1)))
+    assert progress.complete_through() is None, "it may be in the table"
+    assert progress.mark_of(A) is None
+    progress.looked_up([A], {})
+    assert progress.complete_through() == at(1)
+    assert progress.to_look_up() == [A], "another aggregator may commit its first frame"
+    clock.now = ns(6)
+    progress.looked_up([A], {A: (Mark(2, 2, ns(3)), START)})
+    assert (progress.complete_through(), progress.to_look_up()) == (at(3), [])
+
+
+def test_of_a_source_that_does_not_say_when_it_was_made_nothing_is_promised() -> None:
+    progress, clock = begin()
+    clock.now = ns(5)
+    progress.heard(SourceStatus(A, 0, 0))
+    assert progress.complete_through() is None
+    assert progress.freshness_seconds() is None
+    clock.now = ns(6)
+    progress.committed({A: Mark(1, 1, ns(2))})
+    assert progress.complete_through() == at(2)
+
+
+def test_a_source_made_by_a_clock_ahead_of_ours_does_not_promise_the_future() -> None:
+    progress, _ = begin()
+    progress.heard(SourceStatus(A, 0, 0, created_at=ns(10**6)))
+    assert progress.complete_through() == at(0)
+
+
 def test_a_worker_that_goes_without_a_click_is_forgotten() -> None:
     progress, clock = begin()
     progress.heard(SourceStatus(A, 0, ns(0)))
@@ -164,12 +211,12 @@ def test_a_source_whose_row_was_not_seen_leaves_all_open() -> None:
     clock.now = ns(2)
     assert progress.complete_through() is None
     assert progress.to_look_up() == [A]
-    progress.looked_up({})
+    progress.looked_up([A], {})
     assert progress.complete_through() is None, "its first frame is on the way"
     assert (progress.sources_live, progress.sources_silent) == (1, 0)
     clock.now = START + SILENT_AFTER + 2 * SECOND
     assert [silent.source for silent in progress.silent_sources()] == [A]
-    progress.looked_up({A: (Mark(3, 7, ns(1)), START)})
+    progress.looked_up([A], {A: (Mark(3, 7, ns(1)), START)})
     assert (progress.complete_through(), progress.to_look_up()) == (at(1), [])
 
 
@@ -180,7 +227,7 @@ def test_a_source_that_was_closed_unseen_is_forgotten() -> None:
     clock.now = ns(2)
     assert sorted(progress.to_look_up()) == sorted([A, B])
     closed = {u: (Mark(4, 4, ns(1), closed=True), START) for u in (A, B)}
-    progress.looked_up(closed)
+    progress.looked_up([A, B], closed)
     assert (progress.complete_through(), progress.to_look_up()) == (at(2), [])
 
 
@@ -189,7 +236,7 @@ def test_a_row_that_was_read_before_our_own_commit_does_not_undo_it() -> None:
     clock.now = ns(5)
     progress.heard(SourceStatus(A, 0, ns(0)))
     progress.committed({A: Mark(5, 5, ns(4))})
-    progress.looked_up({A: (Mark(3, 3, ns(2)), START)})
+    progress.looked_up([A], {A: (Mark(3, 3, ns(2)), START)})
     assert progress.mark_of(A) == Committed(5, 5)
 
 

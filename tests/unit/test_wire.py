@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +93,9 @@ def test_a_message_id_of_somebody_else_is_a_frame_error(text: str) -> None:
         wire.parse_message_id(text)
     with pytest.raises(wire.FrameError):
         wire.parse_message_id(f"{SOURCE}_{text}")
+
+
+def test_a_status_of_a_worker_that_does_not_say_when_its_source_was_made_is_read() -> None:
+    data = b'{"source":"%s","seq":3,"as_of":7,"closed":false}' % str(SOURCE).encode()
+    status = msgspec.json.decode(data, type=wire.SourceStatus)
+    assert status == wire.SourceStatus(SOURCE, 3, 7, False, created_at=0)
