@@ -2,10 +2,12 @@
 -- under one advisory lock, so several may start at once; everything in it can be repeated.
 --
 -- Who writes: only aggregator/store.py (minutes, rollups, marks, quarantine, all in the same
--- transaction), aggregator/partitions.py (partitions, retention), aggregator/register.py (banner).
+-- transaction), aggregator/partitions.py and retention.py (partitions, what is past its time),
+-- aggregator/register.py (banner).
 
 -- Clicks of a banner in a minute: the figures themselves.
 --   * Partitioned by UTC day: retention is a DROP instead of a DELETE, and the hot part is small.
+--   * Minutes are kept for a while, their rollups for longer: see the table retention.
 --   * The partitions banner_minute_YYYYMMDD are made ahead, and on demand for late minutes.
 --     No DEFAULT partition: rows in it would forbid making the right one later.
 --   * The primary key begins with the banner: the common question is one banner over a range.
@@ -35,6 +37,16 @@ CREATE TABLE IF NOT EXISTS banner_day (
     clicks    bigint      NOT NULL,
     PRIMARY KEY (banner_id, day)
 ) WITH (fillfactor = 48);
+
+-- What is past its time: of minutes (unit 'minute'), or of hours and days (unit 'rollup'), what lies
+-- between gone_from and kept_from is deleted, or soon will be. Written, and committed, a while
+-- before anything is deleted, so that no answer under way counts on what goes.
+CREATE TABLE IF NOT EXISTS retention (
+    unit      text        PRIMARY KEY CHECK (unit IN ('minute', 'rollup')),
+    gone_from timestamptz NOT NULL,
+    kept_from timestamptz NOT NULL,
+    moved_at  timestamptz NOT NULL DEFAULT now()
+);
 
 -- The register: names for people, targets for /click/{id}. A banner counts without being in it.
 CREATE TABLE IF NOT EXISTS banner (
@@ -125,16 +137,16 @@ AS $$
     ORDER BY 1
 $$;
 
--- Drops one day: its minutes and its rollups together, so that they stay equal.
+-- Drops the minutes of one day. A DROP stops everybody who reads or writes banner_minute: while it
+-- waits for its turn, and until its transaction ends. So it waits for an instant only (whoever
+-- called it comes back later), and nothing else is done in its transaction.
 CREATE OR REPLACE FUNCTION clickmill_drop_day(utc_day date) RETURNS void
 LANGUAGE plpgsql
-SET timezone = 'UTC'
+SET timezone = 'UTC' SET lock_timeout = '40ms'
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(1131179883, 1001);
     EXECUTE format('DROP TABLE IF EXISTS %I', 'banner_minute_' || to_char(utc_day, 'YYYYMMDD'));
-    DELETE FROM banner_hour WHERE hour >= utc_day::timestamptz AND hour < (utc_day + 1)::timestamptz;
-    DELETE FROM banner_day WHERE day = utc_day::timestamptz;
 END
 $$;
 
@@ -164,7 +176,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clickmill_read') THEN
         RETURN;
     END IF;
-    FOREACH part IN ARRAY '{banner_minute,banner_hour,banner_day,banner,source,quarantine}'::text[] LOOP
+    FOREACH part IN ARRAY '{banner_minute,banner_hour,banner_day,retention,banner,source,quarantine}'::text[] LOOP
         IF NOT has_table_privilege('clickmill_read', part, 'SELECT') THEN
             EXECUTE format('GRANT SELECT ON %I TO clickmill_read', part);
         END IF;

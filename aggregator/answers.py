@@ -12,6 +12,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from aggregator import buckets, formats, params
+from aggregator.kept import ALWAYS_S, Kept, Question
 from aggregator.params import Params
 from aggregator.queries import Reader
 from aggregator.refusals import RefusedError, bad
@@ -39,6 +40,7 @@ class Shape:
         self.span = _range(given, now)
         self.step = buckets.parse_step(params.single(given, "step", "invalid_step"))
         self.zone: ZoneInfo = buckets.parse_zone(params.single(given, "tz", "invalid_tz"))
+        self.asked = Question(self.span, self.step, self.zone)
         self.filled = params.choice(given, "fill", "invalid_fill", ("zero",)) is not None
         self.form = _form(given)
 
@@ -77,10 +79,11 @@ class Answers:
         banner_id = params.banner_id(banner, self._max_banner_id)
         params.check_names(given, SERIES_PARAMS)
         shape = Shape(given, self._now())
-        buckets.check_points(shape.span, shape.step)
+        kept = await self._kept(shape.span)
+        shape.asked.check(kept)
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
         complete = self._complete()
-        cover = buckets.cover(shape.span, starts)
+        cover = kept.pieces(buckets.cover(shape.span, starts))
         series = await self._reader.series([banner_id], starts, cover, shape.step)
         clicks = series.get(banner_id, [])
         answer = formats.OneBanner(
@@ -98,14 +101,15 @@ class Answers:
         params.check_names(given, MANY_PARAMS)
         shape = Shape(given, self._now())
         named = self._named(given)
-        buckets.check_points(shape.span, shape.step, max(1, len(named or ())))
+        kept = await self._kept(shape.span)
+        shape.asked.check(kept, max(1, len(named or ())))
         complete = self._complete()
         if named is None:
             whole = buckets.cover(shape.span, buckets.total_start(shape.span))
-            named = await self._reader.clicked(whole)
+            named = await self._reader.clicked(kept.pieces(whole))
             buckets.check_points(shape.span, shape.step, max(1, len(named)))
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
-        cover = buckets.cover(shape.span, starts)
+        cover = kept.pieces(buckets.cover(shape.span, starts))
         series = await self._reader.series(named, starts, cover, shape.step)
         banners = []
         for banner_id in named:
@@ -125,6 +129,12 @@ class Answers:
             completeThrough=complete,
         )
         return formats.render(answer, shape.form, "stats")
+
+    async def _kept(self, span: Range) -> Kept:
+        """Asked before the figures are read: what it says is there is not deleted for a while."""
+        if span.first >= self._now().timestamp() - ALWAYS_S:
+            return Kept()
+        return await self._reader.kept()
 
     def _complete(self) -> datetime | None:
         moment = self._complete_through()
@@ -148,8 +158,10 @@ class Answers:
         span = _range(given, self._now())
         form = _form(given)
         limit = params.whole(given, "limit", "invalid_limit", 1, TOP_MAX, TOP_DEFAULT)
+        kept = await self._kept(span)
+        Question(span, None).check(kept)
         complete = self._complete()
-        cover = buckets.cover(span, buckets.total_start(span))
+        cover = kept.pieces(buckets.cover(span, buckets.total_start(span)))
         everything, ranked = await self._reader.top(cover, limit)
         answer = formats.TopList(
             tsFrom=span.since,

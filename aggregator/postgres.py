@@ -61,9 +61,9 @@ async def connect(dsn: str, name: str, **session: str) -> AsyncConnection[Any]:
 
 
 @asynccontextmanager
-async def session(dsn: str, name: str) -> AsyncIterator[AsyncConnection[Any]]:
+async def session(dsn: str, name: str, **settings: str) -> AsyncIterator[AsyncConnection[Any]]:
     """A connection for one short job, closed at its end."""
-    connection = await connect(dsn, name)
+    connection = await connect(dsn, name, **settings)
     try:
         yield connection
     finally:

@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from aggregator.buckets import MAX_POINTS, STEPS, Cover, Piece
+from aggregator.kept import NOTHING, Kept
 from aggregator.refusals import unavailable
 
 POOL_MIN: Final = 1
@@ -159,6 +160,15 @@ class Reader:
             return []
         sql = f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
         return [row[0] for row in await self.fetch(sql, params)]
+
+    async def kept(self) -> Kept:
+        """What retention has left."""
+        sql: LiteralString = (
+            "SELECT unit, extract(epoch FROM gone_from)::bigint,"
+            " extract(epoch FROM kept_from)::bigint FROM retention"
+        )
+        gone = {unit: (since, until) for unit, since, until in await self.fetch(sql, {})}
+        return Kept(gone.get("minute", NOTHING), gone.get("rollup", NOTHING)[1])
 
     async def recent(self, since: int, most: int) -> Recent:
         """All minutes from `since` on; at most `most` rows by banner, the newest and busiest."""

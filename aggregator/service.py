@@ -19,7 +19,7 @@ import psycopg
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
-from aggregator import partitions, postgres
+from aggregator import postgres, retention
 from aggregator.api import Deps, build_app, make_answers, make_register
 from aggregator.consumer import Consumer
 from aggregator.leases import Leases
@@ -99,9 +99,8 @@ class Service:
         await self._pool.open(wait=False)
         connecting = asyncio.get_running_loop().create_task(self._connect())
         await self._apply_schema()
-        self._spawn(
-            partitions.keep_maintained(self._settings.postgres_dsn, self._settings.retention_days)
-        )
+        days = retention.Days(self._settings.retention_days, self._settings.retention_rollup_days)
+        self._spawn(retention.keep_maintained(self._settings.postgres_dsn, days))
         client = self._client = await connecting
         self._readiness.nats = client
         given = self._deps_given

@@ -93,8 +93,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
     ] = "info"
     retention_days: Annotated[
-        int, Meta(ge=0, le=36_500, description="days that minutes are kept; 0 is for ever")
+        int, Meta(ge=0, le=36_500, description="days that minutes are kept; 0 is forever")
     ] = 400
+    retention_rollup_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="days that hours and days are kept; 0 is forever")
+    ] = 0
     cors_origin: Annotated[
         str,
         text_meta(
@@ -189,9 +192,20 @@ def load(
 
 
 def _across(settings: Settings) -> list[str]:
+    problems = []
     if settings.port == settings.stats_port:
-        return [f"CLICKMILL_PORT and CLICKMILL_STATS_PORT are both {settings.port}: take two."]
-    return []
+        problems.append(
+            f"CLICKMILL_PORT and CLICKMILL_STATS_PORT are both {settings.port}: take two."
+        )
+    minutes, rollups = settings.retention_days, settings.retention_rollup_days
+    # Hours and days stand in for minutes that are gone, so they must not go before them.
+    if rollups and not 0 < minutes <= rollups:
+        least = f"{minutes} or more, or 0" if minutes else "0"
+        problems.append(
+            f"CLICKMILL_RETENTION_ROLLUP_DAYS is {rollups} and CLICKMILL_RETENTION_DAYS is "
+            f"{minutes}: hours and days must be kept as long as minutes are, so take {least}."
+        )
+    return problems
 
 
 def read_dotenv(path: Path) -> dict[str, str]:

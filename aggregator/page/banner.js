@@ -9,12 +9,14 @@ const STEPS = { "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "1d": 86400 };
 const MOST_POINTS = 420;
 const REDRAW_MS = 900;
 const SLOW_REDRAW_MS = 10000;
+const HOUR = STEPS["1h"];
 
 const $ = (id) => document.getElementById(id);
 const names = new Map();
 let chosen = null;
 let span = "1h";
 let step = "1m";
+let finest, tz;
 let draw, last = 0, asking = null;
 
 function range() {
@@ -27,7 +29,7 @@ function range() {
 }
 
 function stepFor(seconds) {
-  return Object.keys(STEPS).find((name) => seconds / STEPS[name] <= MOST_POINTS) ?? "1d";
+  return Object.keys(STEPS).find((name) => STEPS[name] >= finest && seconds / STEPS[name] <= MOST_POINTS) ?? "1d";
 }
 
 function problem(text) {
@@ -39,7 +41,22 @@ function parameters() {
   const [from, to] = range();
   if (Number.isNaN(from) || Number.isNaN(to)) return null;
   step = stepFor(to - from);
-  return { tsFrom: from, tsTo: to, step, tz: zone };
+  // Where minutes are not kept any more, a range has to begin with a full hour.
+  const early = span === "own" || STEPS[step] < HOUR ? 0 : from % HOUR;
+  return { tsFrom: from - early, tsTo: to, step, tz };
+}
+
+// Draws by the minute again, in days of this place.
+function finer() {
+  [finest, tz] = [STEPS["1m"], zone];
+}
+
+// Where minutes are not kept any more, there are hours, and days of UTC; false if it is neither.
+function coarser(error) {
+  if (error.code !== "too_fine" || (STEPS[step] >= HOUR && tz === "UTC")) return false;
+  if (STEPS[step] < HOUR) finest = HOUR;
+  else tz = "UTC";
+  return true;
 }
 
 // Asks and draws; an answer that a newer question has overtaken is dropped.
@@ -58,9 +75,10 @@ export async function redraw() {
     draw.set(xs, stats.stats.map((point) => point.v), (xs[0] ?? 0) - half, (xs.at(-1) ?? 1) + half);
     $("banner-total").textContent = exact(stats.Counts);
     $("series").dataset.banner = chosen;
-    $("step").textContent = `by ${{ "1m": "minute", "5m": "5 minutes", "15m": "15 minutes", "1h": "hour", "1d": "day" }[step]}, ${zone}`;
+    $("step").textContent = `by ${{ "1m": "minute", "5m": "5 minutes", "15m": "15 minutes", "1h": "hour", "1d": "day" }[step]}, ${tz}`;
   } catch (error) {
-    if (error.name !== "AbortError" && mine === asking) problem(error instanceof Refused ? error.message : "The statistics can't be reached just now.");
+    if (mine === asking && coarser(error)) await redraw();
+    else if (error.name !== "AbortError" && mine === asking) problem(error instanceof Refused ? error.message : "The statistics can't be reached just now.");
   }
 }
 
@@ -75,6 +93,7 @@ function remember() {
 
 export function choose(banner) {
   chosen = banner;
+  finer();
   $("banner-id").value = banner;
   title();
   remember();

@@ -4,7 +4,8 @@ import { askJson } from "/page/api.js";
 import { choose, current } from "/page/banner.js";
 import { exact } from "/page/format.js";
 
-const SPANS = { "1h": 3600, "1d": 86400, "7d": 604800, "30d": 2592000 };
+const HOUR = 3600, DAY = 86400;
+const SPANS = { "1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
 const SHOWN = 10;
 const EVERY_MS = 2000;
 const SLOW_EVERY_MS = 15000;
@@ -34,7 +35,9 @@ async function refresh() {
   last = Date.now();
   const span = SPANS[$("top-range").value];
   const to = Math.floor(Date.now() / 1000) + 1;
-  const list = await askJson("/top", { tsFrom: to - span, tsTo: to, limit: SHOWN }).catch(() => null);
+  // Where minutes are not kept any more, a range has to begin with a full hour.
+  const early = span > DAY ? (to - span) % HOUR : 0;
+  const list = await askJson("/top", { tsFrom: to - span - early, tsTo: to, limit: SHOWN }).catch(() => null);
   if (list === null) return;
   const held = document.activeElement?.closest?.("#top button")?.value;
   $("top").replaceChildren(...list.top.map((entry) => row(entry, list.top[0].Counts)));

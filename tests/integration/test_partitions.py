@@ -1,14 +1,13 @@
-"""Partitions ahead and on demand, retention, and arrays as Postgres takes them."""
+"""Partitions on demand, and arrays as Postgres takes them; retention has tests of its own."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 from psycopg import AsyncConnection
 
 from aggregator import partitions, pgarray, postgres
@@ -41,23 +40,6 @@ def days(dsn: str) -> list[int]:
     return [(day - today()).days for (day,) in rows]
 
 
-def put(dsn: str, days_from_now: int, clicks: int) -> None:
-    """Clicks of banner 1 on a day, in all three tables."""
-    moment = datetime.combine(today(), datetime.min.time(), UTC) + timedelta(days=days_from_now)
-    sql.query(dsn, "SELECT clickmill_make_partition(%s)", moment.date())
-    for table in ("minute", "hour", "day"):
-        sql.query(dsn, f"INSERT INTO banner_{table} VALUES (1, %s, %s)", moment, clicks)
-
-
-def test_the_coming_days_are_made_ahead_and_again_is_no_trouble(database: str) -> None:
-    async def test(connection: AsyncConnection[Any]) -> None:
-        await partitions.maintain(connection, 0)
-        await partitions.maintain(connection, 0)
-
-    on(database, test)
-    assert days(database) == [-1, 0, 1, 2, 3]
-
-
 def test_several_make_the_same_days_at_once(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         async def make() -> None:
@@ -68,52 +50,6 @@ def test_several_make_the_same_days_at_once(database: str) -> None:
 
     on(database, test)
     assert days(database) == list(range(-3, 3))
-
-
-def test_what_is_past_retention_goes_with_its_rollups(database: str) -> None:
-    async def test(connection: AsyncConnection[Any]) -> None:
-        for age in (40, 31, 30, 29, 0):
-            put(database, -age, age + 1)
-        await partitions.maintain(connection, 30)
-
-    on(database, test)
-    assert days(database) == [-30, -29, -1, 0, 1, 2, 3]
-    sql.assert_rollups_equal_minutes(database)
-    assert sql.counts(database) == {1: 31 + 30 + 1}
-
-
-def test_without_retention_everything_stays(database: str) -> None:
-    async def test(connection: AsyncConnection[Any]) -> None:
-        put(database, -4000, 5)
-        await partitions.maintain(connection, 0)
-
-    on(database, test)
-    assert sql.counts(database) == {1: 5}
-
-
-def test_a_day_that_is_being_read_is_dropped_later(database: str) -> None:
-    async def test(connection: AsyncConnection[Any]) -> None:
-        put(database, -40, 1)
-        with psycopg.connect(database) as reader:
-            reader.execute("SELECT * FROM banner_minute").fetchall()
-            await partitions.maintain(connection, 30)
-            assert -40 in days(database)
-        await partitions.maintain(connection, 30)
-        assert -40 not in days(database)
-
-    on(database, test)
-
-
-def test_the_quarantine_is_bounded(database: str) -> None:
-    async def test(connection: AsyncConnection[Any]) -> None:
-        await connection.execute(
-            "INSERT INTO quarantine (reason) SELECT 'x' FROM generate_series(1, %s)",
-            [partitions.QUARANTINE_ROWS + 50],
-        )
-        await partitions.maintain(connection, 0)
-
-    on(database, test)
-    assert sql.query(database, "SELECT count(*) FROM quarantine") == [(partitions.QUARANTINE_ROWS,)]
 
 
 def test_arrays_arrive_as_they_were(database: str) -> None:

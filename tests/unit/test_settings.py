@@ -92,6 +92,16 @@ def test_the_same_port_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("minutes", "rollups", "least"), [("30", "29", "30 or more, or 0"), ("0", "400", "take 0")]
+)
+def test_rollups_are_kept_as_long_as_minutes(minutes: str, rollups: str, least: str) -> None:
+    with pytest.raises(SettingsError, match=least):
+        load(retention_days=minutes, retention_rollup_days=rollups)
+    for enough in ("0", "30", "31"):
+        load(retention_days="30", retention_rollup_days=enough)
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [("1048576", 1 << 20), ("64MiB", 64 << 20), ("2g", 2 << 30), ("1 GiB", 1 << 30)],
 )

@@ -1,0 +1,153 @@
+"""What can be asked where minutes are gone, and that what a refusal advises works."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.buckets import DAY_S, HOUR_S, MAX_POINTS, STEPS, Cover, count, cover, starts_of
+from aggregator.kept import Kept, Question
+from aggregator.refusals import RefusedError
+from aggregator.timerange import Range, parse_time
+
+SINCE = datetime(2024, 12, 10, tzinfo=UTC)
+BEFORE = SINCE - timedelta(days=100)
+KEPT = Kept((int(BEFORE.timestamp()), int(SINCE.timestamp())))
+ZONES = [
+    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu",
+    "Australia/Lord_Howe", "America/St_Johns",
+]  # fmt: skip
+
+
+def ask(since: str, until: str, step: str | None, zone: str = "UTC") -> Question:
+    span = Range(*(datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (since, until)))
+    return Question(span, step, ZoneInfo(zone))
+
+
+def refusal(asked: Question, kept: Kept = KEPT, banners: int = 1) -> str:
+    with pytest.raises(RefusedError) as refused:
+        asked.check(kept, banners)
+    assert (refused.value.status, refused.value.code) == (400, "too_fine")
+    return refused.value.sentence
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_where_no_minute_is_gone_every_step_goes(step: str) -> None:
+    ask("2024-12-10T00:00", "2024-12-10T12:34", step, "Asia/Kolkata").check(KEPT)
+    ask("2024-12-01T00:07", "2024-12-01T12:34", step, "Asia/Kolkata").check(Kept())
+    ask("2024-12-01T00:07", "2024-12-01T00:07", step).check(KEPT)
+    ask("2024-08-31T20:07", "2024-08-31T23:07", step, "Asia/Kolkata").check(KEPT)
+
+
+@pytest.mark.parametrize("step", ["1h", "1d", None])
+def test_full_hours_need_no_minutes(step: str | None) -> None:
+    ask("2024-12-01T07:00", "2024-12-02T15:00", step).check(KEPT)
+    ask("2024-12-01T07:00", "2024-12-10T12:34", step).check(KEPT)
+    ask("2024-11-30T23:00", "2024-12-02T15:00", step, "Europe/Berlin").check(KEPT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        (ask("2024-12-09T23:00", "2024-12-10T12:34", "1m"), "use step=1h, or"),
+        (ask("2024-12-01T00:00", "2024-12-02T00:00", "15m", "Europe/Berlin"), "use step=1h, or"),
+        (ask("2020-01-01T00:00", "2024-12-02T00:00", "1m"), "use step=1d, or"),
+        (ask("2024-12-01T07:20", "2024-12-10T12:34", "1d"), "use tsFrom=2024-12-01T07:00:00Z, or"),
+        (
+            ask("2024-12-01T07:20", "2024-12-01T09:01", "1m"),
+            "use step=1h with tsFrom=2024-12-01T07:00:00Z and tsTo=2024-12-01T10:00:00Z, or",
+        ),
+        (
+            ask("2024-12-01T07:00", "2024-12-01T09:01", None),
+            "use tsTo=2024-12-01T10:00:00Z, or",
+        ),
+        (
+            ask("2024-11-30T18:30", "2024-12-10T12:34", "1d", "Asia/Kolkata"),
+            "use tz=UTC with tsFrom=2024-11-30T18:00:00Z, or",
+        ),
+        (
+            ask("2024-12-01T07:00", "2024-12-10T12:34", "5m", "Asia/Kolkata"),
+            "use step=1h with tz=UTC, or",
+        ),
+    ],
+)
+def test_a_refusal_names_the_smallest_step_and_what_else_must_be_other(
+    asked: Question, advice: str
+) -> None:
+    sentence = refusal(asked)
+    assert advice in sentence
+    assert sentence.endswith("or a tsFrom from 2024-12-10T00:00:00Z on")
+
+
+def test_many_banners_need_a_coarser_step_still() -> None:
+    asked = ask("2024-11-01T00:00", "2024-12-01T00:00", "1m")
+    assert "use step=1h, or" in refusal(asked, banners=15)
+    assert "use step=1d, or" in refusal(asked, banners=16)
+    assert "use a tsFrom from" in refusal(asked, banners=367)
+
+
+spans = st.builds(
+    lambda minutes, size, spread: Range(
+        SINCE + timedelta(minutes=minutes),
+        SINCE + timedelta(minutes=minutes + size, seconds=spread),
+    ),
+    st.one_of(st.integers(-160_000, 5_000), st.integers(-2_500, 80).map(lambda hours: 60 * hours)),
+    st.one_of(st.integers(0, 12_000), st.integers(0, 200).map(lambda hours: 60 * hours)),
+    st.sampled_from([0, 0, 1, 59]),
+)
+advised = re.compile(r"(step|tz|tsFrom|tsTo)=([^ ,]+)")
+
+
+def refused(asked: Question) -> RefusedError | None:
+    try:
+        asked.check(KEPT)
+    except RefusedError as error:
+        return error
+    return None
+
+
+def as_advised(asked: Question, sentence: str) -> Question:
+    """The question with the parameters that the sentence names."""
+    head = sentence.partition(", or a tsFrom from ")[0].partition(": use ")[2]
+    other = dict(advised.findall(head))
+    assert other, sentence
+    bounds = {"tsFrom": asked.span.since, "tsTo": asked.span.until}
+    bounds |= {name: parse_time(name, other[name]) for name in bounds if name in other}
+    zone = ZoneInfo(other["tz"]) if "tz" in other else asked.zone
+    return Question(Range(*bounds.values()), other.get("step", asked.step), zone)
+
+
+@given(spans, st.sampled_from([*STEPS, None]), st.sampled_from(ZONES))
+def test_minutes_that_are_gone_are_never_read_and_what_is_advised_works(
+    span: Range, step: str | None, zone: str
+) -> None:
+    asked = Question(span, step, ZoneInfo(zone))
+    refusal = refused(asked)
+    if refusal is None:
+        starts = [span.first] if step is None else starts_of(span, step, asked.zone)
+        pieces = cover(span, starts if span.first < span.end else [])
+        gone_from, kept_from = KEPT.gone
+        assert all(left >= kept_from or right <= gone_from for left, right in pieces.minutes)
+    elif refusal.code == "too_fine":
+        new = as_advised(asked, refusal.sentence)
+        assert refused(new) is None
+        assert new.span.since <= span.since <= span.until <= new.span.until
+        if step is not None and new.step is not None:
+            finer = [name for name in STEPS if STEPS[step] <= STEPS[name] < STEPS[new.step]]
+            assert all(refused(new._replace(step=name)) for name in finer)
+    else:
+        assert refusal.code == "too_many_points"
+        assert count(span, step or "") > MAX_POINTS
+
+
+def test_of_hours_and_days_that_are_going_none_is_read() -> None:
+    day = DAY_S
+    kept = Kept((0, 10 * day), rollups=5 * day)
+    whole = Cover([(2 * day, 8 * day)], [(day, 2 * day), (8 * day, 8 * day + HOUR_S)], [])
+    assert kept.pieces(whole) == Cover([(5 * day, 8 * day)], [(8 * day, 8 * day + HOUR_S)], [])
+    assert Kept().pieces(whole) == whole
