@@ -37,7 +37,7 @@ ON CONFLICT (unit) DO UPDATE SET gone_from = least(r.gone_from, excluded.gone_fr
     kept_from = greatest(r.kept_from, excluded.kept_from), moved_at = now()
 WHERE r.gone_from > excluded.gone_from OR r.kept_from < excluded.kept_from
 """
-_GIVE_UPD: Final = """
+_GIVEN_UP: Final = """
 SELECT unit, kept_from, moved_at <= now() - %s * interval '1 second' FROM retention
 """
 _OLDEST_ROLLUP: Final = """
@@ -110,14 +110,14 @@ async def _give_up(
 
 async def _delete(connection: AsyncConnection[Any], grace_s: float) -> bool:
     """Delete what `retention` gives up, once its grace is over; whether nothing is left to do."""
-    cursor = await connection.execute(_GIVE_UPD, [grace_s])
-    moved = {unit: (kept_from, over) for unit, kept_from, over in await cursor.fetchall()}
-    done = all(over for _, over in moved.values())
-    kept_from, over = moved.get(_ROLLUPS, (_START, False))
+    cursor = await connection.execute(_GIVEN_UP, [grace_s])
+    given_up = {unit: (kept_from, over) for unit, kept_from, over in await cursor.fetchall()}
+    done = all(over for _, over in given_up.values())
+    kept_from, over = given_up.get(_ROLLUPS, (_START, False))
     if over:
         for statement in _TABLES:
             await _delete_rows(connection, statement, kept_from)
-    kept_from, over = moved.get(_MINUTES, (_START, False))
+    kept_from, over = given_up.get(_MINUTES, (_START, False))
     if over:
         done = await partitions.drop_before(connection, kept_from.date()) and done
     return done

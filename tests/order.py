@@ -29,6 +29,7 @@ LONG: Final = (
     "tests/hostile/test_other_port.py",
     "tests/integration/test_slot.py",
     "tests/integration/test_api_live.py",
+    "tests/integration/test_retention.py",
     "tests/integration/test_embedded.py",
     "tests/integration/test_embedded_probes.py",
     "tests/integration/test_api_face.py",
