@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from aggregator.delivery import Delivery, read
@@ -28,6 +27,7 @@ from aggregator.pull import PULL_BYTES, PULL_MESSAGES, Puller
 from aggregator.store import Applied, Store
 from aggregator.tally import record
 from clickmill import bus, wire
+from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 
 # How long a batch waits for company after its first frame. Workers flush once a second: a few
@@ -60,11 +60,12 @@ class Consumer:
     """Carries deltas from the shards that it was given into the store."""
 
     def __init__(
-        self, client: Client, store: Store, progress: Progress, metrics: Metrics, stream_bytes: int
-    ) -> None:
-        self._client, self._store = client, store
+        self, connection: Connection, store: Store, progress: Progress, metrics: Metrics,
+        stream_bytes: int,
+    ) -> None:  # fmt: skip
+        self._connection, self._store = connection, store
         self._progress, self._metrics = progress, metrics
-        self._puller = Puller(client, self._receive, stream_bytes)
+        self._puller = Puller(connection, self._receive, stream_bytes)
         self._waiting: deque[Delivery] = deque()
         self._load = [_Load() for _ in range(wire.SHARDS)]
         self._held = Held()
@@ -94,9 +95,9 @@ class Consumer:
         await self._idle.wait()
 
     @property
-    def in_trouble(self) -> int:
-        """How many of the own shards can't be pulled at present."""
-        return self._puller.in_trouble
+    def trouble(self) -> dict[int, str]:
+        """Which of the own shards can't be pulled at present, and why."""
+        return self._puller.trouble
 
     @property
     def buffered(self) -> int:
@@ -202,7 +203,7 @@ class Consumer:
         """Take committed messages off the stream; what fails comes again, as a duplicate."""
         try:
             for delivery in deliveries:
-                await self._client.publish(delivery.reply)
+                await self._connection.publish(delivery.reply)
         except SEND_ERRORS as error:
             log.debug("acknowledging: %s", error)
 
@@ -212,7 +213,7 @@ class Consumer:
             for source, mark in applied.marks.items():
                 if source in done:
                     payload = msgspec.json.encode(wire.Committed(mark.last_seq, mark.total))
-                    await self._client.publish(wire.committed_subject(source), payload)
+                    await self._connection.publish(wire.committed_subject(source), payload)
         except SEND_ERRORS as error:
             log.debug("broadcasting: %s", error)
 

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from psycopg import AsyncConnection
 
@@ -23,6 +22,7 @@ from aggregator.fold import Mark
 from aggregator.leases import Leases
 from aggregator.progress import Progress
 from clickmill import wire
+from clickmill.connection import Connection
 
 MAX_LOOKUPS: Final = 10_000
 # With other aggregators about, their commits are read each round; alone, this is a safety net.
@@ -43,13 +43,13 @@ class Marks:
 
     def __init__(
         self,
-        client: Client,
+        connection: Connection,
         progress: Progress,
         leases: Leases,
         close_source: Callable[[wire.SourceStatus], None],
     ) -> None:
         """`close_source` takes what an adopter gives up."""
-        self._client, self._progress, self._leases = client, progress, leases
+        self._connection, self._progress, self._leases = connection, progress, leases
         self._close_source = close_source
         self._decoder = msgspec.json.Decoder(wire.SourceStatus)
         self._lookups: dict[UUID, str] = {}
@@ -57,7 +57,7 @@ class Marks:
 
     async def start(self) -> None:
         """Subscribe to the requests."""
-        await self._client.subscribe(wire.COMMITTED_SUBJECT, cb=self._on_request)
+        await self._connection.subscribe(wire.COMMITTED_SUBJECT, self._on_request)
 
     async def _on_request(self, message: Msg) -> None:
         try:
@@ -80,7 +80,7 @@ class Marks:
         if not subject:
             return
         try:
-            await self._client.publish(subject, msgspec.json.encode(mark))
+            await self._connection.publish(subject, msgspec.json.encode(mark))
         except (nats.errors.Error, OSError) as error:
             log.debug("answering a request for a mark: %s", error)
 

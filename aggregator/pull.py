@@ -18,11 +18,10 @@ from typing import Final
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from clickmill import bus, wire
+from clickmill.connection import Connection
 
 PULL_MESSAGES: Final = 1024
 PULL_BYTES: Final = 4 * 1024 * 1024
@@ -59,12 +58,12 @@ class _Shard:
         self.ended = asyncio.Event()
         self.room = asyncio.Event()
         self.room.set()
-        self.trouble = True
-        """Stream and consumer must be looked after; so they must before the first request."""
+        self.trouble = "it has just begun"
+        """Why stream and consumer must be looked after, as before the first request; "" if not."""
         self.stopping = False
         self.task: asyncio.Task[None] | None = None
 
-    def end(self, trouble: bool = False) -> None:
+    def end(self, trouble: str = "") -> None:
         self.trouble = self.trouble or trouble
         self.ended.set()
 
@@ -73,13 +72,11 @@ class Puller:
     """Pulls any number of shards and hands each message to `receive`, with its shard."""
 
     def __init__(
-        self, client: Client, receive: Callable[[Msg, int], None], stream_bytes: int
+        self, connection: Connection, receive: Callable[[Msg, int], None], stream_bytes: int
     ) -> None:
-        """`stream_bytes`: how much a stream may hold that has to be made anew."""
-        self._client, self._receive, self._stream_bytes = client, receive, stream_bytes
-        self._js = client.jetstream(timeout=bus.API_TIMEOUT_S)
-        self._inbox = client.new_inbox()
-        self._subscription: Subscription | None = None
+        """`stream_bytes`: how much a stream may hold that has to be made again."""
+        self._connection, self._receive, self._stream_bytes = connection, receive, stream_bytes
+        self._inbox = connection.new_inbox()
         self._shards: dict[int, _Shard] = {}
         self.pending: dict[int, int] = {}
         """Messages of each shard that the stream still had at the last delivery."""
@@ -88,12 +85,26 @@ class Puller:
 
     async def start(self) -> None:
         """Subscribe to the replies."""
-        self._subscription = await self._client.subscribe(f"{self._inbox}.>", cb=self._on_message)
+        await self._connection.subscribe(f"{self._inbox}.>", self._on_message)
 
     def take(self, shard: int) -> None:
         """Begin pulling a shard."""
         state = self._shards[shard] = _Shard()
+        self._begin(shard, state)
+
+    def _begin(self, shard: int, state: _Shard) -> None:
         state.task = asyncio.get_running_loop().create_task(self._pull(shard, state))
+        state.task.add_done_callback(lambda task: self._ended(shard, state, task))
+
+    def _ended(self, shard: int, state: _Shard, task: asyncio.Task[None]) -> None:
+        """A pull ends when it is told to. Where it ends by itself the shard would stay unread, its
+        lease kept: it begins again."""
+        if state.stopping:
+            return
+        error = None if task.cancelled() else task.exception()
+        log.error("the pull of shard %d broke; it begins again", shard, exc_info=error)
+        state.trouble = f"its pull broke: {error!r}"
+        asyncio.get_running_loop().call_later(RETRY_S, self._begin, shard, state)
 
     async def drop(self, shard: int) -> None:
         """Stop pulling a shard; returns once no message of it is under way to this process."""
@@ -112,9 +123,9 @@ class Puller:
         await asyncio.gather(*(self.drop(shard) for shard in list(self._shards)))
 
     @property
-    def in_trouble(self) -> int:
-        """How many shards have no working pull, or none yet."""
-        return sum(state.trouble for state in self._shards.values())
+    def trouble(self) -> dict[int, str]:
+        """The shards that have no working pull, or none yet, and why."""
+        return {shard: state.trouble for shard, state in self._shards.items() if state.trouble}
 
     def hold_back(self, shard: int, full: bool) -> None:
         """While `full`, no further request goes out for this shard."""
@@ -133,12 +144,12 @@ class Puller:
                 await state.room.wait()
                 if state.trouble:
                     await self._mend(shard)
-                    state.trouble = False
+                    state.trouble = ""
                 if not state.stopping:
                     await self._request(shard, state)
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.debug("shard %d: %s", shard, error)
-                state.trouble = True
+                state.trouble = bus.words(error)
             if state.trouble:
                 await asyncio.sleep(RETRY_S)
 
@@ -148,11 +159,12 @@ class Puller:
         state.ended.clear()
         state.seen_at = time.monotonic()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{wire.STREAM}.{bus.consumer_name(shard)}"
-        await self._client.publish(subject, _REQUEST, reply=f"{self._inbox}.{shard}.{state.number}")
+        reply = f"{self._inbox}.{shard}.{state.number}"
+        await self._connection.publish(subject, _REQUEST, reply)
         while not state.ended.is_set():
             patience = state.seen_at + EXPIRES_S + GRACE_S - time.monotonic()
             if patience <= 0:
-                state.trouble = True
+                state.trouble = "a request for messages was not answered"
                 return
             try:
                 async with asyncio.timeout(patience):
@@ -164,9 +176,9 @@ class Puller:
         """Make stream and consumer where they are missing. Raises where NATS does not answer."""
         async with self._stream_lock:
             if time.monotonic() - self._stream_checked > RETRY_S:
-                await bus.ensure_stream(self._js, self._stream_bytes)
+                await bus.ensure_stream(self._connection.jetstream(), self._stream_bytes)
                 self._stream_checked = time.monotonic()
-        await bus.ensure_consumer(self._js, shard)
+        await bus.ensure_consumer(self._connection.jetstream(), shard)
 
     # --- what comes in --------------------------------------------------------------------------
 
@@ -193,8 +205,9 @@ class Puller:
         state.seen_at = time.monotonic()
         if status == _HEARTBEAT:
             return
-        full = "MaxBytes" in (message.headers or {}).get("Description", "")
-        state.end(trouble=status not in _ORDINARY_ENDS and not full)
+        why = (message.headers or {}).get("Description", "")
+        ordinary = status in _ORDINARY_ENDS or "MaxBytes" in why
+        state.end("" if ordinary else why or f"status {status}")
 
 
 def _shard_in(subject: str) -> int:

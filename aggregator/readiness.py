@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
+from clickmill.connection import Connection
 
 # The lease session talks to Postgres twice a second.
 POSTGRES_SEEN_WITHIN_S: Final = 3.0
@@ -17,13 +17,13 @@ NATS_GRACE_S: Final = 5.0
 class Readiness:
     """Facts, set by the service as they become true."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, nats: Connection, clock: Callable[[], float] = time.monotonic) -> None:
+        self._nats, self._clock = nats, clock
         self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S
         self._nats_seen_at = -NATS_GRACE_S
         self.schema = False
-        self.nats: Client | None = None
-        self.shards_in_trouble: Callable[[], int] = lambda: 0
+        self.shards_in_trouble: Callable[[], dict[int, str]] = dict
+        """Why a shard that is ours can't be pulled."""
 
     def postgres_seen(self) -> None:
         """Postgres has answered just now."""
@@ -41,7 +41,7 @@ class Readiness:
     @property
     def nats_ok(self) -> bool:
         """Whether NATS is connected."""
-        return self.nats is not None and self.nats.is_connected
+        return self._nats.is_connected
 
     def can_pull(self) -> bool:
         """Whether NATS is connected, or was until a moment ago."""
@@ -55,9 +55,14 @@ class Readiness:
         if not self.schema:
             return "Postgres has not answered yet: the schema is not applied"
         if not self.nats_ok:
-            return "NATS can't be reached: clicks wait in the workers' spools"
+            why = self._nats.reason
+            return f"NATS can't be reached ({why}): clicks wait in the workers' spools"
         if not self.postgres_ok:
             return "Postgres can't be reached: clicks wait in NATS and in the workers' spools"
-        if self.shards_in_trouble():
-            return "the stream or its consumers are missing in NATS: they are being made"
+        if troubles := self.shards_in_trouble():
+            shard, why = next(iter(troubles.items()))
+            return (
+                f"{len(troubles)} shards can't be read from NATS (shard {shard}: {why}): see that "
+                "it has JetStream, and room for CLICKMILL_NATS_MAX_BYTES"
+            )
         return None

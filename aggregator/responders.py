@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from aggregator.answers import Answers
 from aggregator.refusals import RefusedError
 from aggregator.register import Register
 from clickmill import wire
+from clickmill.connection import Connection
 
 QUEUE: Final = "clickmill-aggregators"
 MAX_AT_ONCE: Final = 64
@@ -32,8 +32,8 @@ _StatsRequest: Final = msgspec.json.Decoder(wire.StatsRequest)
 class Responders:
     """Subscribes to the questions. Each is answered once, by one of the aggregators."""
 
-    def __init__(self, client: Client, answers: Answers, register: Register) -> None:
-        self._client, self._answers, self._register = client, answers, register
+    def __init__(self, connection: Connection, answers: Answers, register: Register) -> None:
+        self._connection, self._answers, self._register = connection, answers, register
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,7 +49,7 @@ class Responders:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        await self._client.subscribe(subject, queue=QUEUE, cb=take)
+        await self._connection.subscribe(subject, take, QUEUE)
 
     async def _answer(self, answer: Callable[[Msg], Awaitable[None]], message: Msg) -> None:
         """A question that breaks us gets no answer, and the asker its time-out; we go on."""
@@ -68,7 +68,7 @@ class Responders:
             wire.CONTENT_TYPE_HEADER: answer.content_type,
             **answer.headers,
         }
-        await self._client.publish(message.reply, answer.body, headers=headers)
+        await self._connection.publish(message.reply, answer.body, headers=headers)
 
     async def _targets(self, message: Msg) -> None:
         """A page of targets with IDs over the one asked for; a header tells where to go on."""
@@ -78,9 +78,9 @@ class Responders:
             log.debug("the register can't be read: %s", refusal)
             return
         headers = {wire.MORE_HEADER: str(last)} if last is not None else None
-        await self._client.publish(message.reply, page, headers=headers)
+        await self._connection.publish(message.reply, page, headers=headers)
 
     async def tell(self, banner_id: int, target: str | None) -> None:
         """Tell every worker of a banner's new target, or that it has none any more."""
         change = {"id": banner_id, "target_url": target}
-        await self._client.publish(wire.BANNERS_CHANGED_SUBJECT, msgspec.json.encode(change))
+        await self._connection.publish(wire.BANNERS_CHANGED_SUBJECT, msgspec.json.encode(change))

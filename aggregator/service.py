@@ -16,7 +16,6 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import psycopg
-from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
 from aggregator import postgres, retention
@@ -31,7 +30,8 @@ from aggregator.readiness import Readiness
 from aggregator.responders import Responders
 from aggregator.store import Store
 from aggregator.web import Web
-from clickmill import bus, lifeline
+from clickmill import lifeline
+from clickmill.connection import Connection
 from clickmill.settings import Settings
 
 RETRY_S: Final = 0.5
@@ -56,11 +56,11 @@ class Service:
             settings.postgres_dsn, settings.retention_days, self._metrics.retries.inc
         )
         self._pool = make_pool(settings.postgres_dsn)
-        self._readiness = Readiness()
+        self._connection = Connection(settings.nats_url, "clickmill-aggregator")
+        self._readiness = Readiness(self._connection)
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._client: Client | None = None
         self._consumer: Consumer | None = None
         self._leases: Leases | None = None
         self._responders: Responders | None = None
@@ -97,32 +97,20 @@ class Service:
         """Everything behind the HTTP port, in the order in which it can be had."""
         lifeline.ready()
         await self._pool.open(wait=False)
-        connecting = asyncio.get_running_loop().create_task(self._connect())
+        self._spawn(self._connection.run())
         await self._apply_schema()
         days = retention.Days(self._settings.retention_days, self._settings.retention_rollup_days)
         self._spawn(retention.keep_maintained(self._settings.postgres_dsn, days))
-        client = self._client = await connecting
-        self._readiness.nats = client
+        await self._connection.connected()
         given = self._deps_given
-        self._responders = Responders(client, make_answers(given), make_register(given))
+        self._responders = Responders(self._connection, make_answers(given), make_register(given))
         await self._responders.start()
-        await self._consume(client)
+        await self._consume()
 
     async def _target_changed(self, banner_id: int, target: str | None) -> None:
         """Workers are told while there is a connection; otherwise they ask, soon."""
         if self._responders is not None:
             await self._responders.tell(banner_id, target)
-
-    async def _connect(self) -> Client:
-        client = await bus.connect(
-            self._settings.nats_url, "clickmill-aggregator", on_closed=self._on_closed
-        )
-        log.info("NATS: connected")
-        return client
-
-    async def _on_closed(self) -> None:
-        if not self._stopping.is_set():
-            self._fail(ConnectionError("the NATS client gave up: starting anew"))
 
     async def _apply_schema(self) -> None:
         complaint_due = 0.0
@@ -139,11 +127,12 @@ class Service:
                     log.warning("Postgres: %s; trying again until it answers", text)
                 await asyncio.sleep(RETRY_S)
 
-    async def _consume(self, client: Client) -> None:
+    async def _consume(self) -> None:
         consumer = self._consumer = Consumer(
-            client, self._store, self._progress, self._metrics, self._settings.nats_max_bytes
-        )
-        self._readiness.shards_in_trouble = lambda: consumer.in_trouble
+            self._connection, self._store, self._progress, self._metrics,
+            self._settings.nats_max_bytes,
+        )  # fmt: skip
+        self._readiness.shards_in_trouble = lambda: consumer.trouble
         self._leases = leases = Leases(
             self._settings.postgres_dsn,
             consumer.take,
@@ -152,7 +141,7 @@ class Service:
             self._lost,
             self._readiness.can_pull,
         )
-        self._marks = Marks(client, self._progress, leases, consumer.close_source)
+        self._marks = Marks(self._connection, self._progress, leases, consumer.close_source)
         await self._marks.start()
         await consumer.start()
         self._spawn(consumer.run())
@@ -203,8 +192,6 @@ class Service:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 if self._consumer is not None:
                     await self._consumer.stop()
-                if self._client is not None:
-                    await bus.close(self._client, timeout=0.5)
         for task in list(self._tasks):
             task.cancel()
         with contextlib.suppress(TimeoutError):

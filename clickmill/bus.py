@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import BadRequestError, NotFoundError
@@ -27,6 +28,7 @@ MAX_OUTSTANDING_PINGS: Final = 2
 CONNECT_TIMEOUT_S: Final = 2
 RECONNECT_WAIT_S: Final = 0.25
 LOG_EVERY_S: Final = 10.0
+MAX_COMPLAINTS: Final = 100
 API_TIMEOUT_S: Final = 5.0
 
 STREAM_MAX_BYTES: Final = 1024**3
@@ -41,38 +43,25 @@ _STREAM_NAME_IN_USE: Final = 10058
 
 log = logging.getLogger("clickmill.bus")
 
-Callback = Callable[[], Awaitable[None]]
+ErrorCallback = Callable[[Exception], Awaitable[None]]
 
 
-async def connect(
-    url: str,
-    name: str,
-    *,
-    on_disconnect: Callback | None = None,
-    on_reconnect: Callback | None = None,
-    on_closed: Callback | None = None,
-) -> Client:
-    """A NATS client named `name` (seen in the server's monitoring) that reconnects for ever.
+async def connect(url: str, name: str, on_error: ErrorCallback | None = None) -> Client:
+    """A NATS client named `name` (seen in the server's monitoring) that reconnects forever.
 
     `url` may hold several servers, separated by commas, and credentials (`nats://user:pw@host`).
     `tls://` checks the server's certificate, against SSL_CERT_FILE where that is set.
     Returns once the first connection stands, however long that takes; cancel it to give up.
     While disconnected a publish fails at once (OutboundBufferLimitError) instead of being kept
-    and sent behind the caller's back later. `on_closed` is for the case that the client gives up
-    after all; it is called after `close`, too. Raises ValueError where `url` names no server: the
-    library would look for one for ever, and never let the event loop go on.
+    and sent behind the caller's back later. `on_error` gets each error; without it they are
+    logged. The server can still close the client for good: see `clickmill.connection`. Raises
+    ValueError where `url` names no server.
     """
-    servers = [part.strip() for part in url.split(",") if part.strip()]
-    if not servers:
-        raise ValueError("no NATS server is named: set CLICKMILL_NATS_URL")
     client = _StrictClient()
     await client.connect(
-        servers=servers,
+        servers=servers_in(url),
         name=name,
-        error_cb=_complaints(name),
-        disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
-        closed_cb=on_closed,
+        error_cb=on_error or complaints(name),
         connect_timeout=CONNECT_TIMEOUT_S,
         reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # only slept on
         max_reconnect_attempts=-1,
@@ -83,33 +72,80 @@ async def connect(
     return client
 
 
+def servers_in(url: str) -> list[str]:
+    """The servers that `url` names. Raises ValueError where there is none: the library would look
+    for one forever, and never let the event loop go on."""
+    servers = [part.strip() for part in url.split(",") if part.strip()]
+    if not servers:
+        raise ValueError("no NATS server is named: set CLICKMILL_NATS_URL")
+    return servers
+
+
 class PlaintextRefusedError(NatsError):
     """A tls:// server offers no TLS: give it a certificate, or say nats:// and mean it."""
 
 
 class _StrictClient(Client):
-    """The library takes tls:// for a wish: where the server offers no TLS, it sends the password
-    in the clear. Whoever stands between the two could ask for that, so it is refused here, after
-    the server's greeting and before our first word."""
+    """The library's client, where it keeps silent or does something that nobody asked for."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """The library takes tls:// for a wish: where the server offers no TLS, it sends the
+        password in the clear. Whoever stands between the two could ask for that, so it is refused
+        here, after the server's greeting and before our first word."""
         server = self._current_server
         wants_tls = server is not None and server.uri.scheme == "tls"
         if initial_connection and wants_tls and not info.get("tls_required"):
             raise PlaintextRefusedError((PlaintextRefusedError.__doc__ or "").rstrip("."))
         await super()._process_info(info, initial_connection)
 
+    async def _read_loop(self) -> None:
+        """The library's ends at an error that it does not expect, and leaves a client that looks
+        connected and receives nothing."""
+        await super()._read_loop()
+        if self.is_connected and self._reading_task is asyncio.current_task():
+            await self._process_op_err(NatsError("reading from the server broke"))
 
-def _complaints(name: str) -> Callable[[Exception], Awaitable[None]]:
-    """The client's error callback: one line each LOG_EVERY_S, not one for each attempt."""
-    quiet_until = 0.0
+    # uvloop refuses to write to a connection that was just cut with a RuntimeError, which the
+    # library passes on. Everything that writes goes through these two.
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "",
+        headers: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Raises ConnectionResetError where the connection was cut just now."""
+        try:
+            await super().publish(subject, payload, reply, headers)
+        except RuntimeError as error:
+            raise _cut(error) from error
+
+    async def subscribe(self, *args: Any, **options: Any) -> Subscription:
+        """Raises ConnectionResetError where the connection was cut just now."""
+        try:
+            return await super().subscribe(*args, **options)
+        except RuntimeError as error:
+            raise _cut(error) from error
+
+
+def _cut(error: RuntimeError) -> ConnectionResetError:
+    return ConnectionResetError(f"the connection was cut while something was sent ({error})")
+
+
+def words(error: BaseException) -> str:
+    """What an error says, without the library's prefix and the server's quotes."""
+    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__
+
+
+def complaints(name: str) -> ErrorCallback:
+    """An error callback: each error stands in the log once in LOG_EVERY_S, not at each attempt."""
+    quiet_until: dict[str, float] = {}
 
     async def complain(error: Exception) -> None:
-        nonlocal quiet_until
-        if time.monotonic() < quiet_until:
+        text, now = words(error), time.monotonic()
+        if now < quiet_until.get(text, now):
             return
-        quiet_until = time.monotonic() + LOG_EVERY_S
-        text = str(error) or type(error).__name__
+        if len(quiet_until) >= MAX_COMPLAINTS:
+            quiet_until.clear()
+        quiet_until[text] = now + LOG_EVERY_S
         log.warning("NATS (%s): %s; trying again until it answers", name, text)
 
     return complain
@@ -187,4 +223,7 @@ async def close(client: Client, timeout: float = 1.0) -> None:
                 await client.flush(max(1, int(timeout)))
     except Exception as error:  # closing must not fail, whatever state the client is in
         log.debug("NATS flush at close: %s", error)
-    await client.close()
+    try:
+        await client.close()
+    except Exception as error:  # the connection was cut, with something still to be sent
+        log.debug("NATS close: %s", error)

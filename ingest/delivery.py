@@ -16,15 +16,13 @@ import time
 from typing import Final
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js import JetStreamContext
 from nats.js.errors import NoStreamResponseError
 
 from clickmill import bus, wire
+from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 from ingest.metrics import Slot
 from ingest.outbox import Outbox
@@ -70,13 +68,13 @@ class Delivery:
         self.wake()
         await self._nothing_due.wait()
 
-    async def run(self, client: Client) -> None:
+    async def run(self, connection: Connection) -> None:
         """Deliver until the source needs nothing any more (an adopted one), or until cancelled."""
         subject = wire.committed_subject(self.source.id)
-        subscription = await client.subscribe(subject, cb=self._on_committed)
+        subscription = await connection.subscribe(subject, self._on_committed)
         tasks = [
-            asyncio.create_task(self._send_for_ever(client)),
-            asyncio.create_task(self._report_until_done(client)),
+            asyncio.create_task(self._send_for_ever(connection)),
+            asyncio.create_task(self._report_until_done(connection)),
         ]
         try:
             # Sending never ends by itself: where it does it has failed, and its error is told.
@@ -87,20 +85,18 @@ class Delivery:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
+            await connection.unsubscribe(subscription)
 
     # --- sending ------------------------------------------------------------------------------
 
-    async def _send_for_ever(self, client: Client) -> None:
-        jetstream = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+    async def _send_for_ever(self, connection: Connection) -> None:
         failures = 0
         while True:
-            due = self.outbox.next_to_publish() if client.is_connected else None
+            due = self.outbox.next_to_publish() if connection.is_connected else None
             if due is None:
                 self._nothing_due.set()
                 await self._sleep(STATUS_EVERY_S)
-            elif await self._publish(jetstream, *due):
+            elif await self._publish(connection, *due):
                 failures = 0
             else:
                 pause = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
@@ -114,7 +110,7 @@ class Delivery:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _publish(self, jetstream: JetStreamContext, seq: int, floor: int) -> bool:
+    async def _publish(self, connection: Connection, seq: int, floor: int) -> bool:
         """One try at one frame; whether it needs none any more."""
         try:
             data = self.source.spool.read(seq)
@@ -129,28 +125,28 @@ class Delivery:
             headers[wire.FLOOR_HEADER] = str(floor)
         failpoint("ingest.publish")
         try:
-            await jetstream.publish(
+            await connection.jetstream(PUBLISH_TIMEOUT_S).publish(
                 wire.delta_subject(self.source.id), data, stream=wire.STREAM, headers=headers
             )
         except Exception as error:  # whatever it is: the frame is still in the spool
-            await self._failed(jetstream, error)
+            await self._failed(connection, error)
             return False
         self._stuck.took()
         self.outbox.acknowledge(seq)
         failpoint("ingest.acknowledged")
         return True
 
-    async def _failed(self, jetstream: JetStreamContext, error: Exception) -> None:
+    async def _failed(self, connection: Connection, error: Exception) -> None:
         self._slot.add("clickmill_publish_failures")
         self._complain("a frame was not published (%s); trying again", error)
         with contextlib.suppress(Exception):
             if isinstance(error, NoStreamResponseError | NoRespondersError):
-                await bus.ensure_stream(jetstream, self._stream_max_bytes)
+                await bus.ensure_stream(connection.jetstream(), self._stream_max_bytes)
             elif isinstance(error, NatsTimeoutError):
-                await self._look_whether_stuck(jetstream)
+                await self._look_whether_stuck(connection)
 
-    async def _look_whether_stuck(self, jetstream: JetStreamContext) -> None:
-        if await self._stuck.timed_out(jetstream, time.monotonic()):
+    async def _look_whether_stuck(self, connection: Connection) -> None:
+        if await self._stuck.timed_out(connection.jetstream(), time.monotonic()):
             log.error("the stream took nothing for long (a full disk?): made anew; frames that "
                       "went with it are sent again")  # fmt: skip
 
@@ -186,20 +182,20 @@ class Delivery:
         self.outbox.committed(committed.seq, time.monotonic())
         self.wake()
 
-    async def _report_until_done(self, client: Client) -> None:
+    async def _report_until_done(self, connection: Connection) -> None:
         while True:
-            heard = client.is_connected and await self._report(client)
+            heard = connection.is_connected and await self._report(connection)
             await self._trim()
             if heard and self._is_done():
                 return
             busy = self.outbox.outstanding or self.source.counters is not None
             await asyncio.sleep(STATUS_EVERY_S if busy or not heard else SETTLED_STATUS_EVERY_S)
 
-    async def _report(self, client: Client) -> bool:
+    async def _report(self, connection: Connection) -> bool:
         """Tell the aggregators how far this source is, and hear its mark; whether one answered."""
         try:
-            reply = await client.request(
-                wire.COMMITTED_SUBJECT, _encode(self._status()), timeout=STATUS_TIMEOUT_S
+            reply = await connection.request(
+                wire.COMMITTED_SUBJECT, _encode(self._status()), STATUS_TIMEOUT_S
             )
         except Exception:  # no aggregator, no connection: the next report is a second away
             return False
@@ -219,11 +215,11 @@ class Delivery:
         closed = self._closing or counters is None
         return wire.SourceStatus(source.id, source.sealed_seq, as_of, closed, source.created_at)
 
-    async def close(self, client: Client) -> None:
+    async def close(self, connection: Connection) -> None:
         """Say that this source is closed, if all of its clicks are sealed."""
         counters = self.source.counters
         self._closing = counters is None or counters.idle_as_of() > 0
-        await self._report(client)
+        await self._report(connection)
 
     async def _trim(self) -> None:
         through = self.outbox.trim(time.monotonic())

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from clickmill import bus, wire
+from clickmill.connection import Connection
 from ingest.answers import Answer
 from ingest.delivery import Delivery
 from ingest.metrics import Slot
@@ -61,10 +61,9 @@ class Publisher:
     def __init__(
         self, url: str, source: Source, root: Path, limits: Limits, slot: Slot, targets: Targets
     ) -> None:
-        self._url, self._root, self._limits, self._slot = url, root, limits, slot
+        self._root, self._limits, self._slot = root, limits, slot
         self._targets = targets
-        self._client: Client | None = None
-        self._connected: asyncio.Future[Client]
+        self._connection = Connection(url, f"clickmill-ingest-{source.id}")
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_stats = asyncio.Semaphore(limits.max_pending_stats)
         self._adopted: dict[asyncio.Task[None], Delivery] = {}
@@ -79,10 +78,10 @@ class Publisher:
 
     def start(self) -> None:
         """Begin sealing, adopting and connecting, each in a task of its own."""
-        self._connected = asyncio.get_running_loop().create_future()
         self._spawn(self._seal_for_ever())
         self._spawn(self._adopt_for_ever())
-        self._spawn(self._connect())
+        self._spawn(self._connection.run())
+        self._spawn(self._deliver())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -101,25 +100,21 @@ class Publisher:
         """Seal and publish what is left, for at most `timeout` seconds; the spool has the rest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                if await self.sealer.seal() and self._client is not None:
-                    await self._last_words(self._client)
+                if await self.sealer.seal() and self._connection.is_connected:
+                    await self.own.all_sent()
+                    await self.own.close(self._connection)
         self._targets.save()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            await bus.close(self._client)
         # Our own lock is not let go of: a connection may still be counting, until we are gone.
-
-    async def _last_words(self, client: Client) -> None:
-        await self.own.all_sent()
-        await self.own.close(client)
 
     def problems(self) -> list[str]:
         """What is wrong, a sentence each; empty while all is well."""
         found = []
-        if self._client is None or not self._client.is_connected:
-            found.append("NATS can't be reached: clicks are counted and kept in the spool")
+        if not self._connection.is_connected:
+            why = self._connection.reason
+            found.append(f"NATS can't be reached ({why}): clicks are counted and kept in the spool")
         if self.sealer.trouble:
             found.append(self.sealer.trouble)
         return found
@@ -137,38 +132,37 @@ class Publisher:
             self._gauge()
             self._targets.save()
 
-    def _is_connected(self) -> bool:
-        return self._client is not None and self._client.is_connected
-
     def _nobody_takes_frames(self) -> bool:
-        return not self._is_connected() or self.own.outbox.outstanding > MAX_OUTSTANDING
+        connected = self._connection.is_connected
+        return not connected or self.own.outbox.outstanding > MAX_OUTSTANDING
+
+    def _deliveries(self) -> list[Delivery]:
+        return [self.own, *self._adopted.values()]
 
     def _gauge(self) -> None:
-        deliveries = [self.own, *self._adopted.values()]
-        slot = self._slot
+        deliveries, slot = self._deliveries(), self._slot
         slot.set("clickmill_spool_bytes", sum(d.source.spool.size for d in deliveries))
         slot.set("clickmill_spool_frames", sum(d.outbox.outstanding for d in deliveries))
         slot.set("clickmill_spool_max_bytes", self._limits.spool_max_bytes * len(deliveries))
         slot.set("clickmill_unsealed_clicks", self.sealer.counters.pending)
-        slot.set("clickmill_workers_connected", self._is_connected())
+        slot.set("clickmill_workers_connected", self._connection.is_connected)
         slot.sample_process()
 
     # --- the connection -------------------------------------------------------------------------
 
-    async def _connect(self) -> None:
-        client = await bus.connect(self._url, f"clickmill-ingest-{self.own.source.id}")
+    async def _deliver(self) -> None:
+        connection = self._connection
+        await connection.connected()
         try:
-            await bus.ensure_stream(client.jetstream(), self._limits.nats_max_bytes)
+            await bus.ensure_stream(connection.jetstream(), self._limits.nats_max_bytes)
         except Exception as error:  # publishing tries again; clicks are counted meanwhile
             log.warning(
                 "the stream can't be made yet (%r): see that NATS has JetStream and room for "
                 "CLICKMILL_NATS_MAX_BYTES", error,
             )  # fmt: skip
-        self._client = client
-        self._connected.set_result(client)
-        self._spawn(self.own.run(client))
-        await client.subscribe(wire.BANNERS_CHANGED_SUBJECT, cb=self._on_target)
-        self._spawn(self._fetch_targets(client))
+        self._spawn(self.own.run(connection))
+        await connection.subscribe(wire.BANNERS_CHANGED_SUBJECT, self._on_target)
+        self._spawn(self._fetch_targets())
 
     async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
         """The answer to a statistics request, as the aggregator gives it.
@@ -176,14 +170,13 @@ class Publisher:
         Raises NoAnswerError where none answers within REQUEST_TIMEOUT_S, or where more than
         the allowed number are waiting already.
         """
-        client = self._client
-        if client is None or not client.is_connected or self._pending_stats.locked():
+        if self._pending_stats.locked():
             raise NoAnswerError
         request = wire.StatsRequest(banner_id, params)
         async with self._pending_stats:
             try:
-                reply = await client.request(
-                    wire.STATS_SUBJECT, msgspec.json.encode(request), timeout=REQUEST_TIMEOUT_S
+                reply = await self._connection.request(
+                    wire.STATS_SUBJECT, msgspec.json.encode(request), REQUEST_TIMEOUT_S
                 )
                 headers = reply.headers or {}
                 kind = headers.get(wire.CONTENT_TYPE_HEADER, "application/json")
@@ -239,7 +232,8 @@ class Publisher:
 
     async def _deliver_and_remove(self, delivery: Delivery) -> None:
         try:
-            await delivery.run(await asyncio.shield(self._connected))
+            await self._connection.connected()
+            await delivery.run(self._connection)
             delivery.source.remove()
         except OSError as error:
             log.error("%s is done with and can't be removed: %s", delivery.source.directory, error)
@@ -251,12 +245,12 @@ class Publisher:
     async def _on_target(self, message: Msg) -> None:
         self._targets.change(message.data)
 
-    async def _fetch_targets(self, client: Client) -> None:
+    async def _fetch_targets(self) -> None:
         """The whole register now and then: broadcasts tell of changes, but may be missed."""
         while True:
             try:
                 changes = self._targets.changes
-                targets = await _all_targets(client)
+                targets = await _all_targets(self._connection)
                 if changes == self._targets.changes:
                     self._targets.replace(targets)
                     await asyncio.sleep(TARGETS_EVERY_S)
@@ -267,12 +261,12 @@ class Publisher:
                 await asyncio.sleep(TARGETS_RETRY_S)
 
 
-async def _all_targets(client: Client) -> dict[int, str]:
-    """The whole register's targets, page by page. Raises nats.errors.Error, MsgspecError."""
+async def _all_targets(connection: Connection) -> dict[int, str]:
+    """The whole register's targets, page by page. Raises NatsError, OSError, MsgspecError."""
     targets: dict[int, str] = {}
     after = b"-1"
     while after:
-        reply = await client.request(wire.BANNERS_SUBJECT, after, timeout=REQUEST_TIMEOUT_S)
+        reply = await connection.request(wire.BANNERS_SUBJECT, after, REQUEST_TIMEOUT_S)
         targets |= decode_targets(reply.data)
         after = (reply.headers or {}).get(wire.MORE_HEADER, "").encode()
     return targets

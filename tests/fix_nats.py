@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGHUP
 
 import pytest
 
@@ -12,8 +13,11 @@ from stack import embedded_nats
 from stack.embedded import LOOPBACK, Server
 from tests.fix_servers import RealServer
 from tests.ports import free_port
+from tests.wait import eventually
 
 MAX_BYTES = 256 << 20
+RELOADED = "Reloaded server configuration"
+RELOAD_S = 10
 
 
 class NatsServer(RealServer):
@@ -26,6 +30,19 @@ class NatsServer(RealServer):
     @property
     def url(self) -> str:
         return self.server.address
+
+    @property
+    def config(self) -> Path:
+        return self.server.cwd / "nats.conf"
+
+    def reload(self, old: str, new: str) -> None:
+        """Replace a text of the configuration, and have the running server take it over."""
+        text = self.config.read_text()
+        assert old in text, text
+        self.config.write_text(text.replace(old, new))
+        reloaded = self.log.read_text().count(RELOADED)
+        self.signal(SIGHUP)
+        eventually(lambda: self.log.read_text().count(RELOADED) > reloaded, RELOAD_S, "reloaded")
 
     @property
     def store(self) -> Path:

@@ -61,6 +61,15 @@ class Proxy:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._cut_all)
 
+    def tell_all(self, data: bytes) -> None:
+        """Send every client these bytes as if the server had, and then cut; from any thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._tell_all, data)
+
+    def _tell_all(self, data: bytes) -> None:
+        for session in list(self._sessions):
+            session.tell(data)
+
     def _cut_all(self) -> None:
         for session in list(self._sessions):
             session.close()
@@ -111,6 +120,10 @@ class _Session:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
+
+    def tell(self, data: bytes) -> None:
+        self._to_client.write(data)
+        self._to_client.close()  # once it is sent
 
     def close(self) -> None:
         for writer in (self._to_client, self._to_server):

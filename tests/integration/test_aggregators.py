@@ -197,6 +197,21 @@ def test_one_that_loses_nats_leaves_its_shards_to_the_other(
         together(nats, database, members, cut)
 
 
+def test_its_link_to_nats_cut_again_and_again_it_goes_on(nats: NatsServer, database: str) -> None:
+    with ExitStack() as stack:
+        proxy = stack.enter_context(running_proxy(nats.port, is_postgres=False))
+        cut_off = nats.url.replace(f":{nats.port}", f":{proxy.port}")
+        running = stack.enter_context(aggregator(cut_off, database))
+
+        async def cut(members: list[Aggregator]) -> None:
+            for n in range(25):
+                proxy.cut_all()
+                await asyncio.sleep(0.1 + n % 7 / 100)  # the faults themselves
+
+        together(nats, database, [running], cut)
+        assert running.process.poll() is None, "by itself, not by a new process"
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_it_counts_once(nats: NatsServer, database: str, step: str) -> None:
     kill_and_restart(nats, database, step, times=2)

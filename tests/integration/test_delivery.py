@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 
 from clickmill import bus, wire
+from clickmill.connection import Connection
 from ingest import delivery as delivery_module
 from ingest import spool as spool_module
 from ingest.delivery import READ_TRIES, Delivery
 from ingest.metrics import Slot
 from ingest.outbox import Outbox
 from ingest.source import Source
+from tests.connections import connection
 from tests.fix_nats import MAX_BYTES, NatsServer
 from tests.fix_worker import Worker
 from tests.raw import ask
@@ -38,8 +39,8 @@ Run = Callable[[Callable[["Scene"], Coroutine[Any, Any, None]]], None]
 class Scene:
     """A source with two frames, of 1 and 2 clicks and a segment each, and who delivers it."""
 
-    def __init__(self, root: Path, client: Client) -> None:
-        self.client = client
+    def __init__(self, root: Path, connection: Connection) -> None:
+        self.connection = connection
         self.source = Source.create(root, 100, 1 << 20)
         self.outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
         self.delivery = Delivery(self.source, self.outbox, Slot(root / "meters"), STREAM_BYTES)
@@ -80,7 +81,7 @@ class Scene:
 
     async def sent(self, messages: int) -> list[tuple[int, str | None]]:
         """(clicks, floor) of each frame in the stream, once there are so many."""
-        js = self.client.jetstream()
+        js = self.connection.jetstream()
 
         async def there() -> bool:
             return (await js.stream_info(wire.STREAM)).state.messages == messages
@@ -95,12 +96,9 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def scene(nats: NatsServer, root: Path) -> AsyncIterator[Scene]:
-    client = await bus.connect(nats.url, "test")
-    await bus.ensure_stream(client.jetstream(), STREAM_BYTES)
-    try:
-        yield Scene(root, client)
-    finally:
-        await bus.close(client)
+    async with connection(nats.url) as it:
+        await bus.ensure_stream(it.jetstream(), STREAM_BYTES)
+        yield Scene(root, it)
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def delivering(nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @contextlib.asynccontextmanager
 async def at_work(here: Scene) -> AsyncIterator[None]:
-    task = asyncio.create_task(here.delivery.run(here.client))
+    task = asyncio.create_task(here.delivery.run(here.connection))
     try:
         yield
         assert not task.done(), task
@@ -221,7 +219,7 @@ def test_an_error_that_ends_the_sending_is_told(
         monkeypatch.setattr(delivery_module, "failpoint", fail)
         async with asyncio.timeout(5):
             with pytest.raises(UnforeseenError, match=r"ingest\.publish"):
-                await here.delivery.run(here.client)
+                await here.delivery.run(here.connection)
 
     delivering(test)
 

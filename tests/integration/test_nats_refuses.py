@@ -1,0 +1,79 @@
+"""A NATS server that ends connections and refuses what it took before: workers and aggregators
+wait for its change of mind, say what it said, and are exact afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests import sql
+from tests.aggregators import Bus, aggregator
+from tests.fix_nats import NatsServer
+from tests.fix_worker import Worker
+from tests.raw import ask
+from tests.refusing import Refusing
+from tests.wait import aeventually, eventually
+
+BACK_WITHIN_S = 10
+
+
+@pytest.fixture
+def refusing(nats: NatsServer) -> Refusing:
+    return Refusing(nats)
+
+
+def not_ready(worker: Worker) -> str:
+    """What /readyz complains of; nothing while it does not."""
+    answer = ask(worker.port, "GET", "/readyz")
+    return "" if answer.status == 200 else answer.body.decode()
+
+
+def test_a_worker_that_is_refused_says_why_and_comes_back(
+    refusing: Refusing, tmp_path: Path
+) -> None:
+    worker = Worker(refusing, tmp_path, {"CLICKMILL_NATS_URL": refusing.nats.url})
+    try:
+        worker.start()
+        assert ask(worker.port, "POST", "/counter/7").status == 200
+        eventually(lambda: worker.tap.clicks[7] == 1, 10)
+        refusing.refuse()
+        eventually(lambda: "authorization" in not_ready(worker).lower(), 10)
+        assert "authorization" in worker.text.lower()
+        for _ in range(5):
+            assert ask(worker.port, "POST", "/counter/7").status == 200
+        refusing.take_again()
+        eventually(lambda: not not_ready(worker), BACK_WITHIN_S, "it is ready again")
+        assert worker.clicks()[7] == 6
+    finally:
+        worker.close()
+
+
+def test_an_aggregator_that_is_refused_says_why_and_comes_back(
+    refusing: Refusing, database: str
+) -> None:
+    async def story() -> None:
+        async with Bus(refusing.url) as bus:
+            a = bus.worker()
+            await a.send({1: 1})
+            await a.committed()
+            await asyncio.to_thread(refusing.refuse)
+
+            async def says(word: str) -> bool:
+                reason = await asyncio.to_thread(running.not_ready)
+                return word in (reason or "").lower() if word else reason is None
+
+            await aeventually(lambda: says("authorization"), 10)
+            await a.send({1: 1})
+            await asyncio.to_thread(refusing.take_again)
+            await aeventually(lambda: says(""), BACK_WITHIN_S, "it is ready again")
+            await a.send({1: 1})
+            await a.committed()
+            await bus.drained()
+
+    with aggregator(refusing.nats.url, database) as running:
+        asyncio.run(story())
+        assert "authorization" in running.output.lower()
+        assert running.process.poll() is None, "by itself, not by a new process"
+    assert sql.counts(database) == {1: 3}

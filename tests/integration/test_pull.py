@@ -1,0 +1,136 @@
+"""A shard whose pull broke is pulled again, and readiness tells while it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import uvloop
+from nats.aio.msg import Msg
+
+from aggregator import pull as pull_module
+from aggregator.pull import Puller, _Shard
+from clickmill import wire
+from clickmill.connection import Connection
+from tests.aggregators import aggregator
+from tests.connections import connection
+from tests.fix_nats import MAX_BYTES, NatsServer
+from tests.wait import aeventually, eventually
+
+STREAM_BYTES = MAX_BYTES // 2
+SHARD, OTHER = 3, 4
+
+
+class Pulled:
+    """A puller of two shards, and what it has handed over."""
+
+    def __init__(self, it: Connection) -> None:
+        self.puller = Puller(it, self._take, STREAM_BYTES)
+        self._connection = it
+        self._got: list[tuple[int, bytes]] = []
+
+    def _take(self, message: Msg, shard: int) -> None:
+        self._got.append((shard, message.data))
+
+    async def start(self) -> None:
+        await self.puller.start()
+        for shard in (SHARD, OTHER):
+            self.puller.take(shard)
+        await self.in_trouble(set())
+
+    async def in_trouble(self, shards: set[int]) -> None:
+        async def so() -> bool:
+            return self.puller.trouble.keys() == shards
+
+        await aeventually(so, 10, f"in trouble: {shards}")
+
+    async def gets(self, shard: int, text: bytes) -> None:
+        subject = f"{wire.DELTAS_PREFIX}.{shard}.test"
+        await self._connection.jetstream().publish(subject, text)
+
+        async def arrived() -> bool:
+            return (shard, text) in self._got
+
+        await aeventually(arrived, 10, f"{text!r} of shard {shard}")
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("<TCPTransport closed=True>"), asyncio.CancelledError()], ids=type
+)
+def test_a_pull_that_broke_begins_again(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pull_module, "RETRY_S", 0.5)
+    request = Puller._request
+
+    async def story() -> None:
+        async with connection(nats.url) as it:
+            pulled = Pulled(it)
+            await pulled.start()
+            with monkeypatch.context() as patch:
+
+                async def broken(self: Puller, shard: int, state: _Shard) -> None:
+                    if shard == SHARD:
+                        raise error
+                    await request(self, shard, state)
+
+                patch.setattr(Puller, "_request", broken)
+                await pulled.in_trouble({SHARD})
+                await pulled.gets(OTHER, b"meanwhile")
+            await pulled.gets(SHARD, b"afterwards")
+            assert not pulled.puller.trouble
+            await pulled.puller.drop_all()
+
+    uvloop.run(story())
+    assert f"the pull of shard {SHARD} broke; it begins again" in caplog.text
+
+
+def test_a_shard_that_is_given_up_begins_no_more(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_module, "RETRY_S", 0.1)
+    requests: list[int] = []
+
+    async def story() -> None:
+        async with connection(nats.url) as it:
+            pulled = Pulled(it)
+            await pulled.start()
+
+            async def broken(self: Puller, shard: int, state: _Shard) -> None:
+                requests.append(shard)
+                raise RuntimeError
+
+            monkeypatch.setattr(Puller, "_request", broken)
+            await pulled.in_trouble({SHARD, OTHER})
+            await pulled.puller.drop_all()
+            requests.clear()
+            await asyncio.sleep(0.3)  # three times as long as a break
+            assert not requests
+
+    uvloop.run(story())
+
+
+def test_readiness_tells_of_shards_in_trouble(nats: NatsServer, database: str) -> None:
+    """JetStream has no room for the stream, until it is given more."""
+    roomy = f"max_file_store: {MAX_BYTES + (64 << 20)}"
+    nats.stop()
+    text = nats.config.read_text()
+    assert roomy in text
+    nats.config.write_text(text.replace(roomy, f"max_file_store: {1 << 20}"))
+    nats.start()
+    with aggregator(nats.url, database, wait=False) as running:
+        eventually(lambda: "insufficient storage" in (running.not_ready() or ""), 15)
+        assert f'503 {{"error":"{wire.SHARDS} shards can\'t be read' in (running.not_ready() or "")
+        nats.stop()
+        nats.config.write_text(text)
+        nats.start()
+        running.wait_ready()
