@@ -10,6 +10,7 @@ NATS is transport only: whatever is lost in it is sent again from a worker's spo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from clickmill import wire
 
@@ -39,7 +40,8 @@ ACK_WAIT_S: Final = 3.0
 MAX_ACK_PENDING: Final = 20_000
 MAX_WAITING_PULLS: Final = 64
 
-_STREAM_NAME_IN_USE: Final = 10058
+MADE_MEANWHILE_S: Final = (0.0, 0.05, 0.1, 0.25, 0.5)
+"""Pauses between looks for the stream that another process is making."""
 
 log = logging.getLogger("clickmill.bus")
 
@@ -200,11 +202,22 @@ async def ensure_stream(js: JetStreamContext, max_bytes: int = STREAM_MAX_BYTES)
 async def _create_stream(js: JetStreamContext, max_bytes: int) -> None:
     try:
         await js.add_stream(stream_config(max_bytes))
-    except BadRequestError as error:
-        if error.err_code != _STREAM_NAME_IN_USE:  # another process was first
+    except APIError:
+        if not await _made_meanwhile(js):
             raise
     else:
         log.info("NATS stream %s made, of at most %d bytes", wire.STREAM, max_bytes)
+
+
+async def _made_meanwhile(js: JetStreamContext) -> bool:
+    """Whether another process has made the stream: the name is then in use, and while it is being
+    made the server says that there is no room for a second one."""
+    for pause in MADE_MEANWHILE_S:
+        await asyncio.sleep(pause)
+        with contextlib.suppress(NotFoundError):
+            await js.stream_info(wire.STREAM)
+            return True
+    return False
 
 
 async def ensure_consumer(js: JetStreamContext, shard: int) -> None:
