@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -26,6 +27,9 @@ from clickmill import bus
 WATCH_EVERY_S: Final = 0.1
 REPLACE_AFTER_S: Final = 10.0
 """How long a client may look for its server before another does so in its place."""
+MAX_REFUSALS: Final = 1000
+
+_REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
 log = logging.getLogger("clickmill.connection")
 
@@ -71,6 +75,7 @@ class Connection:
         self._reason = "it has not answered yet"
         self._first = asyncio.Event()
         self._log = bus.complaints(name)
+        self._refusals: set[str] = set()
 
     async def run(self) -> None:
         """Connect, and connect again whenever a client is lost; until cancelled."""
@@ -88,6 +93,7 @@ class Connection:
     async def _use(self, client: Client) -> None:
         """Returns once the client is lost."""
         self._client = client
+        self._refusals.clear()
         log.info("NATS (%s): connected", self._name)
         self._first.set()
         for subscription in list(self._subscriptions):
@@ -97,6 +103,8 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self._reason = bus.words(error)
+        if (refused := _REFUSED.search(self._reason)) and len(self._refusals) < MAX_REFUSALS:
+            self._refusals.add(refused[1].lower())
         await self._log(error)
 
     # --- what is known of it --------------------------------------------------------------------
@@ -110,6 +118,10 @@ class Connection:
     def reason(self) -> str:
         """The last error, in the server's words where they are its: why it is not connected."""
         return self._reason
+
+    def is_refused(self, subject: str) -> bool:
+        """Whether the server has said that this client may not publish to the subject."""
+        return subject.lower() in self._refusals
 
     async def connected(self) -> None:
         """Returns once there has been a first connection."""

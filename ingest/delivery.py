@@ -36,6 +36,8 @@ SETTLED_STATUS_EVERY_S: Final = 10.0
 BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 READ_TRIES: Final = 20
 """Tries at a frame that the disk refuses to read, over half a minute, until it counts as lost."""
+TROUBLE_AFTER_S: Final = 10.0
+"""How long no frame must have been taken until readiness tells: a restart takes less."""
 LOG_EVERY_S: Final = 10.0
 
 log = logging.getLogger("clickmill.delivery")
@@ -55,8 +57,11 @@ class Delivery:
         self._nothing_due = asyncio.Event()
         self._closing = False
         self._unread = 0
-        self._stuck = StuckStream(stream_max_bytes)
+        self._stuck = StuckStream()
+        self._failing_since: float | None = None
         self._log_after = 0.0
+        self.trouble = ""
+        """Why NATS takes no frame of this source, and what to do about it; "" while it does."""
 
     def wake(self) -> None:
         """There is something new to send."""
@@ -94,6 +99,7 @@ class Delivery:
         while True:
             due = self.outbox.next_to_publish() if connection.is_connected else None
             if due is None:
+                self._well()
                 self._nothing_due.set()
                 await self._sleep(STATUS_EVERY_S)
             elif await self._publish(connection, *due):
@@ -132,22 +138,45 @@ class Delivery:
             await self._failed(connection, error)
             return False
         self._stuck.took()
+        self._well()
         self.outbox.acknowledge(seq)
         failpoint("ingest.acknowledged")
         return True
 
+    def _well(self) -> None:
+        self._failing_since, self.trouble = None, ""
+
+    def _in_trouble(self, why: str) -> None:
+        if why != self.trouble:
+            log.error("%s", why)
+        self.trouble = why
+
     async def _failed(self, connection: Connection, error: Exception) -> None:
         self._slot.add("clickmill_publish_failures")
         self._complain("a frame was not published (%s); trying again", error)
+        self._note_trouble(connection, error)
         with contextlib.suppress(Exception):
             if isinstance(error, NoStreamResponseError | NoRespondersError):
                 await bus.ensure_stream(connection.jetstream(), self._stream_max_bytes)
             elif isinstance(error, NatsTimeoutError):
                 await self._look_whether_stuck(connection)
 
+    def _note_trouble(self, connection: Connection, error: Exception) -> None:
+        subject, now = wire.delta_subject(self.source.id), time.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if connection.is_refused(subject):
+            self._in_trouble(
+                f"this worker may not publish to {subject}: allow {wire.DELTAS_PREFIX}.> in the "
+                "permissions of its NATS user"
+            )
+        elif now - self._failing_since >= TROUBLE_AFTER_S:
+            self._in_trouble(f"NATS takes no frames ({bus.words(error)}): they wait in the spool")
+
     async def _look_whether_stuck(self, connection: Connection) -> None:
-        if await self._stuck.timed_out(connection.jetstream(), time.monotonic()):
-            log.error("the stream took nothing for long (a full disk?): made anew; frames that "
+        if connection.is_refused(wire.delta_subject(self.source.id)):
+            self._stuck.took()  # it is us that it refuses: the stream may be well
+        elif await self._stuck.timed_out(connection.jetstream(), time.monotonic()):
+            log.error("the stream took nothing for long (a full disk?): made again; frames that "
                       "went with it are sent again")  # fmt: skip
 
     def _cannot_read(self, seq: int, error: OSError) -> bool:

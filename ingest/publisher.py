@@ -36,6 +36,8 @@ MAX_OUTSTANDING: Final = 10
 """Frames on their way until sealing slows down to once a minute."""
 REQUEST_TIMEOUT_S: Final = 5.0
 MAX_FIRST_RESEND: Final = 10**9
+MAX_TROUBLES: Final = 3
+"""Sources whose trouble readiness tells: there may be hundreds with the same."""
 
 log = logging.getLogger("clickmill.publisher")
 
@@ -117,7 +119,7 @@ class Publisher:
             found.append(f"NATS can't be reached ({why}): clicks are counted and kept in the spool")
         if self.sealer.trouble:
             found.append(self.sealer.trouble)
-        return found
+        return found + [d.trouble for d in self._deliveries() if d.trouble][:MAX_TROUBLES]
 
     # --- sealing --------------------------------------------------------------------------------
 

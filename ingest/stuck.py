@@ -1,28 +1,36 @@
-"""Notices a stream that answers questions and takes no message any more, and makes it anew.
+"""Notices a stream that answers questions and takes no message any more, and makes it again.
 
 Why: once its disk was full, nats-server refuses every message of that stream until it is started
-again, even when there is room (seen with 2.15: publishing times out for ever). NATS is transport
+again, even when there is room (seen with 2.15: publishing times out forever). NATS is transport
 alone: what goes with the stream is sent again from the spools. A cluster without a quorum does
-not answer the question either, and is left alone.
+not answer the question either, and is left alone. So must a stream be that refuses one client
+alone: whoever asks here makes sure before that it may publish at all.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Final
 
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+from nats.js.errors import BadRequestError
 
-from clickmill import bus, wire
+from clickmill import wire
 
 STUCK_AFTER_S: Final = 15.0
 """How long nobody's message must have been taken: far above the change of a leader (4 to 7 s)."""
+RETRIES_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+log = logging.getLogger("clickmill.stuck")
 
 
 class StuckStream:
     """One sender's observations. Time comes in as monotonic seconds."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
         self._seen: tuple[int, float] | None = None
 
     def took(self) -> None:
@@ -30,16 +38,38 @@ class StuckStream:
         self._seen = None
 
     async def timed_out(self, jetstream: JetStreamContext, now: float) -> bool:
-        """A message was not taken; whether the stream was made anew because of it.
+        """A message was not taken; whether the stream was made again because of it.
 
         Raises nats errors where the server does not answer.
         """
-        last = (await jetstream.stream_info(wire.STREAM)).state.last_seq
+        info = await jetstream.stream_info(wire.STREAM)
+        last = info.state.last_seq
         if self._seen is None or self._seen[0] != last:
             self._seen = (last, now)
         elif now - self._seen[1] >= STUCK_AFTER_S:
             self._seen = None
             await jetstream.delete_stream(wire.STREAM)
-            await bus.ensure_stream(jetstream, self._max_bytes)
+            await _make_again(jetstream, info.config)
             return True
         return False
+
+
+async def _make_again(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    """As it was: its replicas, its place and its size may be an operator's choice, and nobody
+    else knows them. Raises nats errors where the server refuses for seconds."""
+    for pause in RETRIES_S:
+        try:
+            await _make(jetstream, config)
+        except NatsError as error:
+            log.warning("the stream can't be made again yet: %s", error)
+            await asyncio.sleep(pause)
+        else:
+            return
+    await _make(jetstream, config)
+
+
+async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await jetstream.add_stream(config)
+    except BadRequestError:  # another process was first, and made it as it makes one
+        await jetstream.update_stream(config)

@@ -47,9 +47,9 @@ class Scene:
         self.tries = 0
         self.at_try: dict[int, Callable[[], object]] = {}
         for clicks in (1, 2):
-            self._seal(clicks)
+            self.seal(clicks)
 
-    def _seal(self, clicks: int) -> None:
+    def seal(self, clicks: int) -> None:
         counters = self.source.counters
         assert counters is not None
         counters.hit(7, clicks)
@@ -238,3 +238,34 @@ def test_a_worker_whose_sending_has_died_ends_to_be_replaced(
     finally:
         worker.stop()
         worker.tap.close()
+
+
+def test_frames_that_nobody_takes_are_told_of_until_they_are_taken(
+    delivering: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is full: what the server says of that is what readiness tells."""
+    monkeypatch.setattr(delivery_module, "TROUBLE_AFTER_S", 0.2)
+
+    async def test(here: Scene) -> None:
+        js = here.connection.jetstream()
+        full = bus.stream_config(1)
+        await js.update_stream(full)
+
+        async def told() -> bool:
+            return "maximum bytes exceeded" in here.delivery.trouble
+
+        async def well() -> bool:
+            return not here.delivery.trouble
+
+        async with at_work(here):
+            await aeventually(told, 10)
+            await js.update_stream(full.evolve(max_bytes=STREAM_BYTES))
+            assert await here.sent(2) == [(1, None), (2, None)]
+            await aeventually(well, 5)
+            await js.update_stream(full)
+            here.seal(4)
+            await aeventually(told, 10)
+            here.outbox.committed(3, 0.0)
+            await aeventually(well, 5, "nothing is due any more")
+
+    delivering(test)

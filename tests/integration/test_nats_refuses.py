@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clickmill import wire
 from tests import sql
 from tests.aggregators import Bus, aggregator
 from tests.fix_nats import NatsServer
@@ -77,3 +78,18 @@ def test_an_aggregator_that_is_refused_says_why_and_comes_back(
         assert "authorization" in running.output.lower()
         assert running.process.poll() is None, "by itself, not by a new process"
     assert sql.counts(database) == {1: 3}
+
+
+def test_a_worker_that_may_not_publish_says_so(refusing: Refusing, tmp_path: Path) -> None:
+    everything = f"{wire.DELTAS_PREFIX}.>"
+    worker = Worker(refusing, tmp_path, {"CLICKMILL_NATS_URL": refusing.nats.url})
+    try:
+        worker.start()
+        refusing.forbid(everything)
+        assert ask(worker.port, "POST", "/counter/7").status == 200
+        eventually(lambda: "may not publish" in not_ready(worker), 15)
+        refusing.allow_again(everything)
+        eventually(lambda: not not_ready(worker), BACK_WITHIN_S, "it is ready again")
+        assert worker.clicks()[7] == 1
+    finally:
+        worker.close()

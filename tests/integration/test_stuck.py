@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js import JetStreamContext
+from nats.js import JetStreamContext, api
 
 from clickmill import bus, wire
+from ingest import delivery as delivery_module
+from ingest import stuck as stuck_module
+from ingest.delivery import Delivery
+from ingest.metrics import Slot, cell
+from ingest.outbox import Outbox
+from ingest.source import Source
 from ingest.stuck import STUCK_AFTER_S, StuckStream
+from tests.connections import connection
 from tests.crash.stage import can_mount, fill, small_disk
 from tests.fix_nats import MAX_BYTES, NatsServer
+from tests.refusing import Refusing
+from tests.wait import aeventually
 
 SUBJECT = f"{wire.DELTAS_PREFIX}.0.test"
 STREAM_BYTES = MAX_BYTES // 2
@@ -40,7 +50,7 @@ def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> N
         assert not await is_taken(jetstream)
         filler.unlink()
         assert not await is_taken(jetstream), "NATS recovers by itself now: ingest/stuck.py may go"
-        stuck = StuckStream(STREAM_BYTES)
+        stuck = StuckStream()
         assert not await stuck.timed_out(jetstream, 100.0)
         assert not await stuck.timed_out(jetstream, 99.9 + STUCK_AFTER_S)
         assert await stuck.timed_out(jetstream, 100.0 + STUCK_AFTER_S)
@@ -61,7 +71,7 @@ def test_a_stream_that_takes_others_messages_is_left_alone(nats: NatsServer) -> 
         client = await bus.connect(nats.url, "test")
         jetstream = client.jetstream()
         await bus.ensure_stream(jetstream, STREAM_BYTES)
-        stuck = StuckStream(STREAM_BYTES)
+        stuck = StuckStream()
         for n in range(4):
             assert not await stuck.timed_out(jetstream, n * 2 * STUCK_AFTER_S)
             await jetstream.publish(SUBJECT, DATA)
@@ -69,3 +79,100 @@ def test_a_stream_that_takes_others_messages_is_left_alone(nats: NatsServer) -> 
         await bus.close(client)
 
     asyncio.run(run())
+
+
+OPERATORS = {
+    "description": "kept by the operator of NATS",
+    "max_msg_size": 900_000,
+    "max_age": 86_400.0,
+    "compression": api.StoreCompression.S2,
+    "metadata": {"owner": "an operator"},
+}
+"""What somebody chose for the stream that we would not."""
+
+
+@pytest.mark.parametrize("others_are_first", [False, True])
+def test_it_is_made_again_as_it_was(nats: NatsServer, others_are_first: bool) -> None:
+    async def run() -> None:
+        client = await bus.connect(nats.url, "test")
+        jetstream = client.jetstream()
+        await jetstream.add_stream(bus.stream_config(STREAM_BYTES // 2).evolve(**OPERATORS))
+        before = await jetstream.stream_info(wire.STREAM)
+        if others_are_first:
+            _race(jetstream)
+        stuck = StuckStream()
+        assert not await stuck.timed_out(jetstream, 100.0)
+        assert await stuck.timed_out(jetstream, 100.0 + STUCK_AFTER_S)
+        after = await jetstream.stream_info(wire.STREAM)
+        assert after.created != before.created, "it is another stream"
+        assert _chosen(after.config) == _chosen(before.config)
+        await bus.close(client)
+
+    asyncio.run(run())
+
+
+def _chosen(config: api.StreamConfig) -> api.StreamConfig:
+    """The configuration without what the server itself writes into it."""
+    ours = {k: v for k, v in (config.metadata or {}).items() if not k.startswith("_nats")}
+    return config.evolve(metadata=ours)
+
+
+def _race(jetstream: JetStreamContext) -> None:
+    """As soon as the stream is deleted another process makes it, as one is made at a start."""
+    delete = jetstream.delete_stream
+
+    async def delete_and_make(name: str) -> bool:
+        gone = await delete(name)
+        await jetstream.add_stream(bus.stream_config(STREAM_BYTES))
+        return gone
+
+    jetstream.delete_stream = delete_and_make  # type: ignore[method-assign]
+
+
+def test_a_stream_that_refuses_this_client_alone_is_left_alone(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not publish: neither the others' messages nor the stream are to suffer from that."""
+    monkeypatch.setattr(delivery_module, "PUBLISH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(delivery_module, "BACKOFF_S", (0.01,))
+    monkeypatch.setattr(stuck_module, "STUCK_AFTER_S", 0.5)
+    source = Source.create(tmp_path, 100, 1 << 20)
+    assert source.counters is not None
+    source.counters.hit(7)
+    source.counters.flip()
+    source.spool.append(source.frames(source.counters.frozen()))
+    outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
+    outbox.sealed(1, 0.0)
+    slot = Slot(tmp_path / "meters")
+    delivery = Delivery(source, outbox, slot, STREAM_BYTES)
+    tries = lambda: slot.meters.get(cell("clickmill_publish_failures"))  # noqa: E731
+    refusing = Refusing(nats)
+    everything = f"{wire.DELTAS_PREFIX}.>"
+
+    async def run() -> None:
+        other = await bus.connect(refusing.url, "other")
+        await bus.ensure_stream(other.jetstream(), STREAM_BYTES)
+        await other.jetstream().publish(SUBJECT, DATA)
+        before = await other.jetstream().stream_info(wire.STREAM)
+        await asyncio.to_thread(refusing.forbid, everything)
+        async with connection(nats.url) as it:
+            delivering = asyncio.create_task(delivery.run(it))
+            await aeventually(_so_many(tries, 20), 20, "it has tried for long")
+            after = await other.jetstream().stream_info(wire.STREAM)
+            assert (after.created, after.state.messages) == (before.created, 1)
+            assert f"may not publish to {wire.delta_subject(source.id)}" in delivery.trouble
+            await asyncio.to_thread(refusing.allow_again, everything)
+            await aeventually(_so_many(lambda: outbox.acknowledged, 1), 10, "it is taken")
+            assert not delivery.trouble
+            delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)
+        await bus.close(other)
+
+    asyncio.run(run())
+
+
+def _so_many(count: Callable[[], int], wanted: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return count() >= wanted
+
+    return reached
