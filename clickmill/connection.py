@@ -20,13 +20,15 @@ import nats.aio.subscription
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 
-from clickmill import bus
+from clickmill import bus, wire
 
 WATCH_EVERY_S: Final = 0.1
 REPLACE_AFTER_S: Final = 10.0
 """How long a client may look for its server before another does so in its place."""
+RENEW_EVERY_S: Final = 3.0
 MAX_REFUSALS: Final = 1000
 
 _REFUSED: Final = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
@@ -76,6 +78,7 @@ class Connection:
         self._first = asyncio.Event()
         self._log = bus.complaints(name)
         self._refusals: set[str] = set()
+        self._renewed = 0.0
 
     async def run(self) -> None:
         """Connect, and connect again whenever a client is lost; until cancelled."""
@@ -119,6 +122,11 @@ class Connection:
         """The last error, in the server's words where they are its: why it is not connected."""
         return self._reason
 
+    @property
+    def max_payload(self) -> int:
+        """The largest message that the server takes, in bytes; the usual one before it has said."""
+        return self._client.max_payload
+
     def is_refused(self, subject: str) -> bool:
         """Whether the server has said that this client may not publish to the subject."""
         return subject.lower() in self._refusals
@@ -137,7 +145,11 @@ class Connection:
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "",
                       headers: dict[str, str] | None = None) -> None:  # fmt: skip
         """Send a message. Raises NatsError or OSError where that can't be done now."""
-        await self._live().publish(subject, payload, reply, headers)
+        client = self._live()
+        # The server counts the headers too, and ends a connection for a byte too many.
+        if headers and len(payload) + wire.HEADERS_BYTES > client.max_payload:
+            raise MaxPayloadError
+        await client.publish(subject, payload, reply, headers)
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """The answer to a message. Raises NatsError (TimeoutError where none came) or OSError."""
@@ -163,6 +175,13 @@ class Connection:
     def new_inbox(self) -> str:
         """A subject that nobody else uses."""
         return self._client.new_inbox()
+
+    async def renew(self) -> None:
+        """Connect again, at most once in RENEW_EVERY_S: only a new connection is told of a limit
+        that was raised."""
+        if time.monotonic() - self._renewed >= RENEW_EVERY_S:
+            self._renewed = time.monotonic()
+            await self._client.force_reconnect()
 
 
 async def _until_lost(client: Client) -> None:

@@ -59,9 +59,12 @@ BYTES_PER_PAIR: Final = 12
 MAX_FRAME_BYTES: Final = HEADER_BYTES + BYTES_PER_PAIR * MAX_PAIRS
 _CLOSED: Final = 1
 
-# NATS refuses a message over 1 MiB, and the header of a publish needs room too.
+HEADERS_BYTES: Final = 512
+"""What the NATS headers of a frame take at most: they count as part of the message."""
+
+# NATS refuses a message over 1 MiB, unless told otherwise.
 assert HEADER_BYTES == 72
-assert MAX_FRAME_BYTES < 1024 * 1024 - 4096
+assert MAX_FRAME_BYTES + HEADERS_BYTES < 1024 * 1024
 assert sys.byteorder == "little", "counts and IDs are read in place, as little-endian words"
 
 
@@ -119,6 +122,12 @@ def encode(frame: Frame) -> bytes:
         frame.minute, frame.sealed_at, frame.total, n, 0,
     )[_CHECKED_FROM:] + bytes(frame.counts) + bytes(frame.ids)  # fmt: skip
     return MAGIC + struct.pack("<I", google_crc32c.value(body)) + body
+
+
+def pairs_within(max_payload: int) -> int:
+    """How many pairs a frame may have for a server that takes messages of so many bytes."""
+    pairs = (max_payload - HEADERS_BYTES - HEADER_BYTES) // BYTES_PER_PAIR
+    return max(1, min(pairs, MAX_PAIRS))
 
 
 def frame_length(head: bytes | memoryview) -> int:

@@ -9,7 +9,8 @@ cdef struct Epoch:
     uint64_t base
     uint64_t total
     int64_t frozen_at
-    uint64_t reserved[3]
+    uint64_t max_pairs
+    uint64_t reserved[2]
 
 cdef struct Header:
     char magic[8]
@@ -20,7 +21,8 @@ cdef struct Header:
     uint32_t active
     uint64_t inode
     uint64_t device
-    uint64_t reserved[4]
+    uint64_t max_pairs
+    uint64_t reserved[3]
     Epoch epochs[EPOCHS]
 
 
@@ -42,6 +44,7 @@ cdef class Counters:
     cdef int clear_side(self) noexcept
     cdef int frozen_side(self, uint64_t from_seq) noexcept
     cdef void freeze(self, uint32_t into, int64_t minute, int64_t now_ns) noexcept
+    cdef uint32_t limit_of(self, uint32_t side) noexcept
     cdef list drain(self, uint32_t side, int64_t sealed_at)
     cdef void sort_touched(self, uint32_t side) noexcept
     cpdef int64_t now(self)

@@ -23,6 +23,10 @@ class Counters:
     clock_offset: int
     """Seconds added to the clock: 0, but for tests of clocks that jump."""
 
+    max_pairs: int
+    """Pairs of one part at most, 1 to MAX_PAIRS: it holds for epochs that are frozen from now on,
+    and stays with each of them, so that sealing again gives the same parts."""
+
     @property
     def capacity(self) -> int: ...
     @staticmethod

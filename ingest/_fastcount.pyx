@@ -71,9 +71,9 @@ cdef int by_value(const void *left, const void *right) noexcept nogil:
     return (a > b) - (a < b)
 
 
-cdef inline uint64_t parts_of(uint32_t pairs) noexcept nogil:
+cdef inline uint64_t parts_of(uint32_t pairs, uint32_t limit) noexcept nogil:
     """How many frames an epoch with so many pairs takes; an empty one still takes a seq."""
-    return 1 if pairs == 0 else (pairs + CLICKMILL_MAX_PAIRS - 1) // CLICKMILL_MAX_PAIRS
+    return 1 if pairs == 0 else (pairs - 1) // limit + 1
 
 
 @cython.final
@@ -248,7 +248,9 @@ cdef class Counters:
         cdef Epoch *old = &self.header.epochs[side]
         cdef Epoch *new = &self.header.epochs[into]
         old.frozen_at = now_ns
-        new.seq = old.seq + parts_of(self.touched_n[side])
+        # It stays with the epoch: sealed again after a death, it must give the same parts.
+        old.max_pairs = self.limit_of(side)
+        new.seq = old.seq + parts_of(self.touched_n[side], <uint32_t>old.max_pairs)
         new.base = old.base + old.total
         new.total = 0
         new.minute = minute
@@ -316,6 +318,12 @@ cdef class Counters:
             side = self.frozen_side(self.header.epochs[side].seq + 1)
         return parts + self.drain(self.now_active, sealed_at)
 
+    cdef uint32_t limit_of(self, uint32_t side) noexcept:
+        """The most pairs in a part of this epoch; 0, in an older file, is the most there may be."""
+        cdef uint64_t limit
+        limit = self.header.epochs[side].max_pairs if side != self.now_active else self.header.max_pairs
+        return CLICKMILL_MAX_PAIRS if limit == 0 else <uint32_t>min(limit, <uint64_t>CLICKMILL_MAX_PAIRS)
+
     cdef list drain(self, uint32_t side, int64_t sealed_at):
         """Parts by ascending ID, so that sealing again after a death gives the same parts."""
         cdef Epoch *epoch = &self.header.epochs[side]
@@ -324,10 +332,11 @@ cdef class Counters:
         cdef uint64_t *counts = self.counts[side]
         cdef uint64_t total = epoch.base
         cdef uint32_t start = 0, size, i
+        cdef uint32_t limit = self.limit_of(side)
         cdef list parts = []
         self.sort_touched(side)
         while start < n:
-            size = min(n - start, CLICKMILL_MAX_PAIRS)
+            size = min(n - start, limit)
             packed_ids = PyBytes_FromStringAndSize(<char *>(ids + start), size * 4)
             packed_counts = PyBytes_FromStringAndSize(NULL, size * 8)
             values = <uint64_t *>PyBytes_AS_STRING(packed_counts)
@@ -390,6 +399,14 @@ cdef class Counters:
         return epoch.base + epoch.total
 
     @property
+    def max_pairs(self):
+        return self.limit_of(self.now_active)
+
+    @max_pairs.setter
+    def max_pairs(self, uint32_t pairs):
+        self.header.max_pairs = max(pairs, <uint32_t>1)
+
+    @property
     def active_seq(self):
         return self.header.epochs[self.now_active].seq
 
@@ -397,7 +414,7 @@ cdef class Counters:
     def next_seq(self):
         cdef uint64_t seq = self.header.epochs[self.now_active].seq
         cdef uint32_t n = self.touched_n[self.now_active]
-        return seq + parts_of(n) if n else seq
+        return seq + parts_of(n, self.limit_of(self.now_active)) if n else seq
 
     @property
     def source(self):

@@ -62,6 +62,8 @@ class Delivery:
         self._log_after = 0.0
         self.trouble = ""
         """Why NATS takes no frame of this source, and what to do about it; "" while it does."""
+        self.too_large = False
+        """Whether that is because the next frame is larger than the server's max_payload."""
 
     def wake(self) -> None:
         """There is something new to send."""
@@ -126,6 +128,8 @@ class Delivery:
             return True
         except OSError as error:
             return self._cannot_read(seq, error)
+        if not await self._fits(connection, seq, len(data)):
+            return False
         headers = {wire.MSG_ID_HEADER: wire.message_id(self.source.id, seq, self.outbox.resends)}
         if floor:
             headers[wire.FLOOR_HEADER] = str(floor)
@@ -144,12 +148,25 @@ class Delivery:
         return True
 
     def _well(self) -> None:
-        self._failing_since, self.trouble = None, ""
+        self._failing_since, self.trouble, self.too_large = None, "", False
 
     def _in_trouble(self, why: str) -> None:
         if why != self.trouble:
             log.error("%s", why)
         self.trouble = why
+
+    async def _fits(self, connection: Connection, seq: int, size: int) -> bool:
+        """Whether the server takes a message of this size. A frame never changes: where it does
+        not, an operator has to raise the limit."""
+        needed = size + wire.HEADERS_BYTES
+        self.too_large = needed > connection.max_payload
+        if self.too_large:
+            self._in_trouble(
+                f"frame {seq} of {self.source.id} has {size} bytes and NATS takes messages of "
+                f"{connection.max_payload}: set max_payload of the NATS server to {needed} or more"
+            )
+            await connection.renew()
+        return not self.too_large
 
     async def _failed(self, connection: Connection, error: Exception) -> None:
         self._slot.add("clickmill_publish_failures")

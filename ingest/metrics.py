@@ -66,6 +66,7 @@ _SINGLE: Final = (
     _Meter("clickmill_spool_bytes", "gauge", "Bytes in the spools, committed ones included."),
     _Meter("clickmill_spool_frames", "gauge", "Frames not known to be committed."),
     _Meter("clickmill_spool_max_bytes", "gauge", "Limit of all spools together."),
+    _Meter("clickmill_frames_too_large", "gauge", "Sources stopped by the max_payload of NATS."),
     _Meter("clickmill_unsealed_clicks", "gauge", "Clicks in the counters, not yet in a spool."),
     _Meter("clickmill_workers", "gauge", "Running workers of this node."),
     _Meter("clickmill_workers_connected", "gauge", "Running workers with a connection to NATS."),

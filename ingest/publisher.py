@@ -24,6 +24,7 @@ from ingest.answers import Answer
 from ingest.delivery import Delivery
 from ingest.metrics import Slot
 from ingest.outbox import Outbox
+from ingest.payload import MaxPayload
 from ingest.sealer import Sealer
 from ingest.source import Source, adopt
 from ingest.spool import SpoolError
@@ -66,6 +67,7 @@ class Publisher:
         self._root, self._limits, self._slot = root, limits, slot
         self._targets = targets
         self._connection = Connection(url, f"clickmill-ingest-{source.id}")
+        self._max_payload = MaxPayload(root / "max_payload")
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_stats = asyncio.Semaphore(limits.max_pending_stats)
         self._adopted: dict[asyncio.Task[None], Delivery] = {}
@@ -80,6 +82,7 @@ class Publisher:
 
     def start(self) -> None:
         """Begin sealing, adopting and connecting, each in a task of its own."""
+        self._limit_frames()
         self._spawn(self._seal_for_ever())
         self._spawn(self._adopt_for_ever())
         self._spawn(self._connection.run())
@@ -129,10 +132,16 @@ class Publisher:
         while True:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due + interval, time.monotonic())
+            self._limit_frames()
             await self.sealer.seal(edges_only=self._nobody_takes_frames())
             self.own.wake()
             self._gauge()
             self._targets.save()
+
+    def _limit_frames(self) -> None:
+        if self._connection.is_connected:
+            self._max_payload.seen(self._connection.max_payload)
+        self.sealer.counters.max_pairs = self._max_payload.pairs
 
     def _nobody_takes_frames(self) -> bool:
         connected = self._connection.is_connected
@@ -146,6 +155,7 @@ class Publisher:
         slot.set("clickmill_spool_bytes", sum(d.source.spool.size for d in deliveries))
         slot.set("clickmill_spool_frames", sum(d.outbox.outstanding for d in deliveries))
         slot.set("clickmill_spool_max_bytes", self._limits.spool_max_bytes * len(deliveries))
+        slot.set("clickmill_frames_too_large", sum(d.too_large for d in deliveries))
         slot.set("clickmill_unsealed_clicks", self.sealer.counters.pending)
         slot.set("clickmill_workers_connected", self._connection.is_connected)
         slot.sample_process()
@@ -155,6 +165,7 @@ class Publisher:
     async def _deliver(self) -> None:
         connection = self._connection
         await connection.connected()
+        self._limit_frames()
         try:
             await bus.ensure_stream(connection.jetstream(), self._limits.nats_max_bytes)
         except Exception as error:  # publishing tries again; clicks are counted meanwhile

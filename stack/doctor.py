@@ -17,6 +17,7 @@ import psycopg
 
 from clickmill import bus, wire
 from clickmill.settings import Settings
+from ingest.payload import largest_frame
 from stack import embedded, http, lock, plan
 from stack.errors import PortTakenError, StackError
 from stack.ports import check_free
@@ -84,11 +85,23 @@ async def _nats(settings: Settings) -> str:
         raise Finding(f"has no JetStream ({_words(error)}): start it with JetStream on.") from error
     finally:
         await client.close()
+    _check_max_payload(settings, client.max_payload)
     there = any(info.config.name == wire.STREAM for info in names)
     stream = (
         f"stream {wire.STREAM} is there" if there else "no stream yet: the first start makes it"
     )
     return f"JetStream holds {account.storage >> 20} MiB, {stream}"
+
+
+def _check_max_payload(settings: Settings, max_payload: int) -> None:
+    """Raises Finding where a frame waits here that NATS would refuse for its size."""
+    largest = largest_frame(Path(settings.data_dir) / "ingest")
+    needed = largest + wire.HEADERS_BYTES
+    if largest and needed > max_payload:
+        raise Finding(
+            f"takes messages of {max_payload} bytes, and a frame in the spools here has {largest}: "
+            f"set max_payload of the NATS server to {needed} or more."
+        )
 
 
 async def _postgres(settings: Settings) -> str:

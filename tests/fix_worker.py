@@ -115,13 +115,14 @@ class Worker:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ingest"], env=self._env, cwd=self.data_dir,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        eventually(self._is_ready, READY_S, f"the worker is ready\n{self.text}")
+        if wait:
+            eventually(self._is_ready, READY_S, f"the worker is ready\n{self.text}")
 
     def remember(self, targets: Mapping[int, str]) -> None:
         """Before the start: the file of targets."""

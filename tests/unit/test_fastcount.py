@@ -324,3 +324,35 @@ def test_what_is_no_counters_file(tmp_path: Path) -> None:
 
 def test_the_source_is_a_uuid(counters: Counters) -> None:
     assert isinstance(counters.source, UUID)
+
+
+def test_parts_are_as_large_as_was_asked_when_their_epoch_was_frozen(tmp_path: Path) -> None:
+    path = tmp_path / "counters"
+    counters = Counters.create(path, SOURCE.bytes, BOOT, CAPACITY)
+    assert counters.max_pairs == MAX_PAIRS
+
+    def sizes(counters: Counters) -> list[int]:
+        return [len(part.clicks) for part in sealed(counters.frozen())]
+
+    counters.max_pairs = 3
+    for banner in range(7):
+        counters.hit_at(banner, 1, second(0))
+    assert counters.next_seq == 4
+    counters.hit_at(1, 1, second(60))
+    counters.max_pairs = 2
+    for again in (counters, Counters.open(path)):
+        assert sizes(again) == [3, 3, 1], "what may be in the spool already never changes"
+        assert [part.seq for part in sealed(again.frozen())] == [1, 2, 3]
+        assert (again.active_seq, again.next_seq) == (4, 5)
+    counters.clear()
+    for banner in range(2, 5):
+        counters.hit_at(banner, 1, second(60))
+    for again in (counters, Counters.open(path)):
+        assert [len(part.clicks) for part in sealed(again.rest(0))] == [2, 2]
+    assert counters.flip()
+    assert sizes(counters) == [2, 2]
+    assert counters.active_seq == 6
+    counters.max_pairs = 0
+    assert counters.max_pairs == 1
+    counters.max_pairs = MAX_PAIRS + 1
+    assert counters.max_pairs == MAX_PAIRS
