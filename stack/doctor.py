@@ -14,6 +14,7 @@ from typing import Final
 
 import nats.errors
 import psycopg
+from nats.aio.client import Client
 
 from clickmill import bus, wire
 from clickmill.settings import Settings
@@ -72,12 +73,7 @@ async def _data_dir(settings: Settings) -> str:
 
 async def _nats(settings: Settings) -> str:
     url = settings.nats_url or _embedded_address(settings, "nats", "--nats-url")
-    try:
-        client = await asyncio.wait_for(bus.connect(url, "clickmill-doctor"), REACH_SECONDS)
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise Finding(
-            f"can't be reached ({_words(error)}): start it, or mend --nats-url."
-        ) from error
+    client = await _reach_nats(url)
     try:
         account = await client.jetstream(timeout=REACH_SECONDS).account_info()
         names = await client.jetstream(timeout=REACH_SECONDS).streams_info()
@@ -91,6 +87,21 @@ async def _nats(settings: Settings) -> str:
         f"stream {wire.STREAM} is there" if there else "no stream yet: the first start makes it"
     )
     return f"JetStream holds {account.storage >> 20} MiB, {stream}"
+
+
+async def _reach_nats(url: str) -> Client:
+    """A connected client. Raises Finding, with the server's own words where it said something."""
+    said: list[str] = []
+
+    async def note(error: Exception) -> None:
+        if isinstance(error, nats.errors.Error):
+            said.append(bus.words(error))
+
+    try:
+        return await asyncio.wait_for(bus.connect(url, "clickmill-doctor", note), REACH_SECONDS)
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        why = said[-1] if said else _words(error)
+        raise Finding(f"can't be reached ({why}): start it, or mend --nats-url.") from error
 
 
 def _check_max_payload(settings: Settings, max_payload: int) -> None:

@@ -205,3 +205,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemFactory]:
     stopping: list[Callable[[], int]] = [one.stop for one in reversed(running)]
     codes = [stop() for stop in stopping]
     assert not any(codes), "\n".join(one.output[-4000:] for one in running)
+
+
+def doctor(data_dir: Path, nats_url: str) -> str:
+    """What `clickmill doctor` prints about these."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    env |= {PREFIX + "DATA_DIR": str(data_dir), PREFIX + "NATS_URL": nats_url}
+    command = [sys.executable, "-m", "stack.cli", "doctor"]
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=READY_SECONDS
+    ).stdout

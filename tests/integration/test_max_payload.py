@@ -3,9 +3,6 @@ already, readiness, a metric and the doctor tell at once what to do."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGSTOP
@@ -17,6 +14,7 @@ from clickmill import wire
 from ingest.payload import largest_frame
 from ingest.spool import Spool
 from tests.fix_nats import NatsServer
+from tests.fix_system import doctor
 from tests.fix_worker import Worker
 from tests.raw import ask
 from tests.wait import eventually
@@ -72,15 +70,6 @@ def not_ready(worker: Worker) -> str:
     return "" if answer.status == 200 else str(answer.json["error"])
 
 
-def doctor(worker: Worker, nats: NatsServer) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CLICKMILL_")}
-    env |= {"CLICKMILL_DATA_DIR": str(worker.data_dir), "CLICKMILL_NATS_URL": nats.url}
-    command = [sys.executable, "-m", "stack.cli", "doctor"]
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, check=False, timeout=60
-    ).stdout
-
-
 def test_frames_are_cut_to_what_the_server_takes(worker: Worker) -> None:
     expected = count_many(worker)
     assert worker.clicks() == expected
@@ -132,7 +121,8 @@ def test_a_frame_that_is_too_large_already_is_told_of_at_once(
     eventually(lambda: advice in not_ready(worker), 15)
     assert advice in worker.text
     eventually(lambda: metric(worker, TOO_LARGE) == 1, 5)
-    assert f"wrong  NATS: takes messages of {SMALL} bytes" in (found := doctor(worker, small))
+    found = doctor(worker.data_dir, small.url)
+    assert f"wrong  NATS: takes messages of {SMALL} bytes" in found
     assert advice in found
     small.reload(f"max_payload: {SMALL}", f"max_payload: {needed}")
     eventually(lambda: not not_ready(worker), 20, "it is told of the new limit, and ready")

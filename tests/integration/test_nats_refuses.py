@@ -12,6 +12,7 @@ from clickmill import wire
 from tests import sql
 from tests.aggregators import Bus, aggregator
 from tests.fix_nats import NatsServer
+from tests.fix_system import doctor
 from tests.fix_worker import Worker
 from tests.raw import ask
 from tests.refusing import Refusing
@@ -42,6 +43,8 @@ def test_a_worker_that_is_refused_says_why_and_comes_back(
         refusing.refuse()
         eventually(lambda: "authorization" in not_ready(worker).lower(), 10)
         assert "authorization" in worker.text.lower()
+        found = doctor(worker.data_dir, refusing.nats.url)
+        assert "wrong  NATS: can't be reached (Authorization Violation)" in found
         for _ in range(5):
             assert ask(worker.port, "POST", "/counter/7").status == 200
         refusing.take_again()
