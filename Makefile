@@ -27,7 +27,7 @@ up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 
 	@exec $(PY) -m stack.cli up $(ARGS)
 
 # Tests share nothing: each has its own ports, directories and database. Most of the time they wait,
-# so that three at once fit two cores; tests/order.py deals them out, the long ones first.
+# so that three at once fit two cores; tests/support/order.py deals them out, the long ones first.
 test: JOBS ?= 3
 test: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## every test, against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)

@@ -1,9 +1,9 @@
 -- The tables of Clickmill. Every aggregator applies this file at its start, as one transaction
 -- under one advisory lock, so several may start at once; everything in it can be repeated.
 --
--- Who writes: only aggregator/store.py (minutes, rollups, marks, quarantine, all in the same
--- transaction), aggregator/partitions.py and retention.py (partitions, what is past its time),
--- aggregator/register.py (banner).
+-- Who writes: only aggregator/writing/store.py (minutes, rollups, marks, quarantine, all in the same
+-- transaction), aggregator/postgres/partitions.py and retention.py (partitions, what is past its time),
+-- aggregator/reading/banners.py (banner).
 
 -- Clicks of a banner in a minute: the figures themselves.
 --   * Partitioned by UTC day: retention is a DROP instead of a DELETE, and the hot part is small.

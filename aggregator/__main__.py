@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 from aggregator.service import Service
-from clickmill import lifeline
+from clickmill import heartbeat
 from clickmill import settings as configuration
 
 
@@ -20,7 +20,7 @@ async def serve(settings: configuration.Settings) -> None:
 
 def main() -> None:
     """Entry of `python -m aggregator`."""
-    lifeline.attach()
+    heartbeat.attach()
     try:
         settings = configuration.load()
     except configuration.SettingsError as error:

@@ -18,19 +18,20 @@ from typing import Any, Final
 import psycopg
 from prometheus_client import CollectorRegistry
 
-from aggregator import postgres, retention
-from aggregator.api import Deps, build_app, make_answers, make_register
-from aggregator.consumer import Consumer
-from aggregator.leases import Leases
-from aggregator.marks import Marks
-from aggregator.metrics import Metrics, register_process
-from aggregator.progress import Progress
-from aggregator.queries import make_pool
+from aggregator.http.app import Deps, build_app, make_answers, make_register
+from aggregator.http.server import Web
+from aggregator.postgres import connection as postgres
+from aggregator.postgres import retention
 from aggregator.readiness import Readiness
-from aggregator.responders import Responders
-from aggregator.store import Store
-from aggregator.web import Web
-from clickmill import lifeline
+from aggregator.reading.nats_api import Responders
+from aggregator.reading.queries import make_pool
+from aggregator.writing.completeness import Progress
+from aggregator.writing.consumer import Consumer
+from aggregator.writing.leases import Leases
+from aggregator.writing.metrics import Metrics, register_process
+from aggregator.writing.source_status import Marks
+from aggregator.writing.store import Store
+from clickmill import heartbeat
 from clickmill.connection import Connection
 from clickmill.settings import Settings
 
@@ -95,7 +96,7 @@ class Service:
 
     async def _work(self) -> None:
         """Everything behind the HTTP port, in the order in which it can be had."""
-        lifeline.ready()
+        heartbeat.ready()
         await self._pool.open(wait=False)
         self._spawn(self._connection.run())
         await self._apply_schema()
@@ -159,7 +160,7 @@ class Service:
 
     async def _gauges(self) -> None:
         """Signs of life for the supervisor, figures for the metrics."""
-        self._spawn(lifeline.beat_forever())
+        self._spawn(heartbeat.beat_forever())
         metrics, progress = self._metrics, self._progress
         while True:
             self._freshness()

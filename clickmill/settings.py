@@ -110,7 +110,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, size_meta(MIB, 1024 * GIB, "most that the stream may hold on the NATS server's disk")
     ] = GIB
     fastpath: Annotated[
-        bool, Meta(description="answer clicks without the event loop (see ingest/fastpath.py)")
+        bool,
+        Meta(
+            description="answer clicks without the event loop (see ingest/http/granian_server.py)"
+        ),
     ] = True
     counters_dir: Annotated[
         str,

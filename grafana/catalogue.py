@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from aggregator.http_metrics import HttpMetrics
-from aggregator.metrics import Metrics, register_process
-from clickmill.about import BuildInfo
+from aggregator.http.metrics import HttpMetrics
+from aggregator.writing.metrics import Metrics, register_process
+from clickmill.build_info import BuildInfo
 from ingest.metrics import METHODS, ROUTES, STATUSES, NodeCollector
 
 _SUFFIXES: Final = {
@@ -92,8 +92,8 @@ def _page() -> Iterator[str]:
     yield from (
         "# Metrics",
         "",
-        "<!-- Made by `make docs` from ingest/metrics.py, aggregator/metrics.py and",
-        "aggregator/http_metrics.py: change those files, not this one. -->",
+        "<!-- Made by `make docs` from ingest/metrics.py, aggregator/writing/metrics.py and",
+        "aggregator/http/metrics.py: change those files, not this one. -->",
         "",
         "Both ports serve them at `/metrics`, in Prometheus' text format, or in OpenMetrics if the",
         "request accepts it. Where `CLICKMILL_STATS_TOKEN` is set, both require it.",

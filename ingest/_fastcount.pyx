@@ -46,7 +46,7 @@ cdef enum:
     SECONDS_PER_MINUTE = 60
 
 MAX_PAIRS = CLICKMILL_MAX_PAIRS
-"""Pairs of one part at most: clickmill.wire's limit, asserted by ingest.source."""
+"""Pairs of one part at most: clickmill.wire's limit, asserted by ingest.durable.source."""
 
 cdef bytes MAGIC = b"CMCOUNT\0"
 

@@ -3,7 +3,7 @@
 
 `schedule` is called on Granian's own thread, with the GIL, once for each request. A plain click
 (`/counter/{id}`, `/pixel/{id}.gif`, `/click/{id}`, by its usual method, with a known ID) is
-counted and answered in this call; everything else goes on to the event loop, where `ingest.app`
+counted and answered in this call; everything else goes on to the event loop, where `ingest.http.app`
 gives the same answers to the same requests, and all the others.
 """
 

@@ -18,18 +18,19 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from clickmill import lifeline
+from clickmill import heartbeat
 from clickmill import settings as configuration
-from clickmill.about import BuildInfo
+from clickmill.build_info import BuildInfo
 from clickmill.settings import Settings
 from clickmill.tokens import Tokens
-from ingest import app, publisher
 from ingest._fastpath import Fastpath
-from ingest.answers import Answer, cors_headers, fast_answers, no_store
-from ingest.fastpath import Listener, Schedule, Server
+from ingest.durable.source import Source
+from ingest.http import app
+from ingest.http.granian_server import Listener, Schedule, Server
+from ingest.http.redirects import Targets
+from ingest.http.responses import Answer, cors_headers, fast_answers, no_store
 from ingest.metrics import FastpathCells, NodeCollector, Slot
-from ingest.source import Source
-from ingest.targets import Targets
+from ingest.shipping import publisher
 
 HEADER_TIMEOUT_S: Final = 5.0
 DRAIN_S: Final = 1.5
@@ -84,8 +85,8 @@ async def serve(settings: Settings) -> None:
     fast = _fast(settings, source, slot, targets)
     server = Server(application.__rsgi__, _listener(settings), fast)
     log.info("source %s serves on port %d", source.id, settings.port)
-    lifeline.ready()
-    beating = asyncio.create_task(lifeline.beat_forever())
+    heartbeat.ready()
+    beating = asyncio.create_task(heartbeat.beat_forever())
     await stop.wait()
     await server.stop(DRAIN_S)
     await publishing.stop(LAST_PUBLISH_S)
@@ -143,7 +144,7 @@ def _run_in_batches() -> None:
 
 def main() -> None:
     """Entry of `python -m ingest`."""
-    lifeline.attach()
+    heartbeat.attach()
     settings = configuration.load()
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"

@@ -16,7 +16,7 @@ from typing import Final
 from clickmill import settings as settings_module
 from clickmill.settings import Settings, SettingsError
 from stack.errors import StackError
-from stack.logs import Log
+from stack.supervise.logs import Log
 
 COMMANDS: Final = {
     "up": "the whole system on this machine",

@@ -18,8 +18,9 @@ from nats.aio.client import Client
 
 from clickmill import bus, wire
 from clickmill.settings import Settings
-from ingest.payload import largest_frame
-from stack import embedded, http, lock, plan
+from ingest.shipping.payload import largest_frame
+from stack import lock, plan, probe
+from stack.embedded import server as embedded_server
 from stack.errors import PortTakenError, StackError
 from stack.ports import check_free
 
@@ -143,7 +144,7 @@ async def _ports(settings: Settings) -> str:
             check_free(settings.host, port, flag)
             said.append(f"{port} is free")
         except PortTakenError as taken:
-            answer = await http.get(settings.host, port, "/readyz")
+            answer = await probe.get(settings.host, port, "/readyz")
             if answer.status == 503:
                 raise Finding(f"{port} is not ready: {answer.text}") from taken
             if answer.status != 200:
@@ -154,7 +155,7 @@ async def _ports(settings: Settings) -> str:
 
 def _embedded_address(settings: Settings, name: str, flag: str) -> str:
     data_dir = Path(settings.data_dir)
-    address = embedded.noted(data_dir, name).get("address")
+    address = embedded_server.noted(data_dir, name).get("address")
     if not address:
         raise Finding(f"none is given and none has run here: start `clickmill up`, or give {flag}.")
     if not _is_running(data_dir):

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from stack.embedded import private_dir
+from stack.embedded.server import private_dir
 from stack.errors import DataDirInUseError
 
 NAME: Final = "up.lock"

@@ -14,12 +14,15 @@ import msgspec
 
 from clickmill.fields import PREFIX
 from clickmill.settings import Settings
-from stack import embedded, embedded_leftovers, embedded_nats, embedded_postgres
-from stack import embedded_probes as probes
-from stack.child import Spec
-from stack.embedded import Server
+from stack.embedded import leftovers as embedded_leftovers
+from stack.embedded import nats as embedded_nats
+from stack.embedded import postgres as embedded_postgres
+from stack.embedded import probes as probes
+from stack.embedded import server as embedded_server
+from stack.embedded.server import Server
 from stack.errors import StackError
-from stack.supervisor import Group
+from stack.supervise.child import Spec
+from stack.supervise.supervisor import Group
 
 # How long an embedded server may take to read its own log; a limit, so that it is never killed in
 # the middle of it, to begin again. One that hangs is found by other signs (probing.py).
@@ -55,7 +58,7 @@ def with_embedded(settings: Settings) -> tuple[Settings, list[Server]]:
         facts: dict[str, object] = {"port": server.port, "address": server.address}
         if server.reader:
             facts["reader"] = server.reader
-        embedded.note(data_dir, server.name, facts)
+        embedded_server.note(data_dir, server.name, facts)
     return settings, servers
 
 

@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from clickmill.settings import Settings
-from stack import embedded, http, lock, plan
+from stack import lock, plan, probe
+from stack.embedded import server as embedded_server
 from stack.errors import PortTakenError
-from stack.logs import Log
 from stack.ports import check_free
 from stack.state import StateFile
-from stack.supervisor import Supervisor
+from stack.supervise.logs import Log
+from stack.supervise.supervisor import Supervisor
 
 PORT_WAIT_SECONDS: Final = 3.0  # workers of a killed supervisor are on their way out
 READY_POLL_SECONDS: Final = 0.05
@@ -37,7 +38,7 @@ def run(command: str, settings: Settings, log: Log) -> None:
     for port, flag in faces.items():
         _wait_free(settings.host, port, flag)
     _allow_many_files()
-    servers: list[embedded.Server] = []
+    servers: list[embedded_server.Server] = []
     if command == "up":
         settings, servers = plan.with_embedded(settings)
     state = StateFile(Path(settings.data_dir), command, log)
@@ -107,7 +108,7 @@ async def _tell_when_ready(command: str, settings: Settings, ports: list[int], l
     """Prints the addresses once every port answers 200 to /readyz, and the reason until then."""
     told = time.monotonic()
     for port in ports:
-        while (answer := await http.get(settings.host, port, "/readyz")).status != 200:
+        while (answer := await probe.get(settings.host, port, "/readyz")).status != 200:
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
                 log.say(f"Not ready yet: port {port} says {answer.status or ''} {answer.text}")
@@ -118,12 +119,12 @@ async def _tell_when_ready(command: str, settings: Settings, ports: list[int], l
 def _addresses(command: str, settings: Settings) -> str:
     lines = ["", "Clickmill is ready."]
     if command in ("up", "ingest"):
-        lines.append(f"  clicks       {http.url(settings.host, settings.port, '/counter/17')}")
+        lines.append(f"  clicks       {probe.url(settings.host, settings.port, '/counter/17')}")
     if command in ("up", "aggregator"):
-        lines.append(f"  statistics   {http.url(settings.host, settings.stats_port, '/stats/17')}")
-        lines.append(f"  live page    {http.url(settings.host, settings.stats_port, '/')}")
+        lines.append(f"  statistics   {probe.url(settings.host, settings.stats_port, '/stats/17')}")
+        lines.append(f"  live page    {probe.url(settings.host, settings.stats_port, '/')}")
     if command == "up":
-        click = http.url(settings.host, settings.port, "/counter/17")
-        stats = http.url(settings.host, settings.port, "/stats/17")
+        click = probe.url(settings.host, settings.port, "/counter/17")
+        stats = probe.url(settings.host, settings.port, "/stats/17")
         lines += ["", "Try it:", f"  curl -X POST {click} && sleep 2 && curl {stats}"]
     return "\n".join([*lines, "", "Ctrl-C stops it."])

@@ -10,9 +10,9 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from stack import embedded
+from stack.embedded import server as embedded_server
 from stack.errors import StackError
-from stack.logs import Log
+from stack.supervise.logs import Log
 
 RETRY_SECONDS: Final = 2.0
 
@@ -33,7 +33,7 @@ class StateFile:
 
     def _try(self) -> None:
         try:
-            embedded.note(self._data_dir, self._name, self._facts)
+            embedded_server.note(self._data_dir, self._name, self._facts)
         except StackError as error:
             if not self._failing:
                 self._log.say(f"{error} It is tried again until then, and all else runs.")

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clickmill.settings import Settings
-from stack import figures, http
-from stack.figures import Look
+from stack import probe, rates
+from stack.rates import Look
 
 EVERY_SECONDS: Final = 1.0
 TOP_BANNERS: Final = 10
@@ -102,23 +102,23 @@ async def _side(settings: Settings, port: int, last: Side) -> Side:
     if answer.status != 200:
         return Side(None, None, _why(answer))
     try:
-        return Side(last.now, figures.read(answer.text, time.monotonic()))
+        return Side(last.now, rates.read(answer.text, time.monotonic()))
     except ValueError:
         return Side(None, None, "what it says is not what /metrics says: is it Clickmill?")
 
 
-async def _ask(settings: Settings, port: int, path: str) -> http.Answer:
+async def _ask(settings: Settings, port: int, path: str) -> probe.Answer:
     token = settings.stats_token.partition(",")[0].strip()
-    return await http.get(settings.host, port, path, token)
+    return await probe.get(settings.host, port, path, token)
 
 
-def _why(answer: http.Answer) -> str:
+def _why(answer: probe.Answer) -> str:
     if answer.status == 401:
         return "it wants a token: set CLICKMILL_STATS_TOKEN"
     return f"{answer.status or 'no answer'}: {answer.text[:200]}"
 
 
-def _banners(answer: http.Answer) -> list[dict[str, Any]] | str:
+def _banners(answer: probe.Answer) -> list[dict[str, Any]] | str:
     if answer.status != 200:
         return _why(answer)
     try:
@@ -157,11 +157,11 @@ def _panel(title: str, side: Side, facts: Any) -> Panel:
 
 
 def _clicks(before: Look, now: Look) -> Facts:
-    failed = figures.failures(before, now)
+    failed = rates.failures(before, now)
     workers, connected = now.total("clickmill_workers"), now.total("clickmill_workers_connected")
     rows = [
-        ("clicks per second", _number(figures.rate(before, now, "clickmill_clicks_total"))),
-        ("requests per second", _number(figures.rate(before, now, figures.REQUESTS))),
+        ("clicks per second", _number(rates.rate(before, now, "clickmill_clicks_total"))),
+        ("requests per second", _number(rates.rate(before, now, rates.REQUESTS))),
         ("errors per second", _number(failed, bad=failed > 0)),
         *_quantiles(before, now),
         ("clicks since ever", _number(now.total("clickmill_clicks_total"))),
@@ -176,12 +176,12 @@ def _spool(before: Look, now: Look) -> Facts:
     waiting, workers = now.total("clickmill_spool_frames"), now.total("clickmill_workers")
     free = now.total("clickmill_spool_disk_free_bytes")
     size = now.total("clickmill_spool_disk_size_bytes")
-    errors = figures.rate(before, now, "clickmill_spool_errors_total")
-    failures = figures.rate(before, now, "clickmill_publish_failures_total")
+    errors = rates.rate(before, now, "clickmill_spool_errors_total")
+    failures = rates.rate(before, now, "clickmill_publish_failures_total")
     return [
         ("frames that wait", _number(waiting, bad=waiting > 5 * workers)),
         ("clicks not sealed", _number(now.total("clickmill_unsealed_clicks"))),
-        ("sealed per second", _number(figures.rate(before, now, "clickmill_frames_sealed_total"))),
+        ("sealed per second", _number(rates.rate(before, now, "clickmill_frames_sealed_total"))),
         ("publish failures /s", _number(failures, bad=failures > 0)),
         ("write errors /s", _number(errors, bad=errors > 0)),
         ("held", _bytes(now.total("clickmill_spool_bytes"))),
@@ -196,14 +196,14 @@ def _statistics(before: Look, now: Look) -> Facts:
     silent = now.total("clickmill_sources_silent")
     quarantined = now.total("clickmill_quarantine_waiting_rows")
     commit, lag = (
-        figures.quantiles(before, now, [0.95], name)[0]
+        rates.quantiles(before, now, [0.95], name)[0]
         for name in ("clickmill_commit_duration_seconds", "clickmill_frame_lag_seconds")
     )
-    committed = figures.rate(before, now, "clickmill_clicks_committed_total")
+    committed = rates.rate(before, now, "clickmill_clicks_committed_total")
     rows = [
         ("behind by", _seconds(behind, bad=not behind < LATE_SECONDS)),
         ("committed per second", _number(committed)),
-        ("frames per second", _number(figures.rate(before, now, "clickmill_frames_applied_total"))),
+        ("frames per second", _number(rates.rate(before, now, "clickmill_frames_applied_total"))),
         ("p95 of a commit", _seconds(commit)),
         ("p95 sealed to committed", _seconds(lag)),
         ("duplicates since start", _number(now.total("clickmill_frames_duplicate_total"))),
@@ -217,13 +217,13 @@ def _statistics(before: Look, now: Look) -> Facts:
 
 
 def _quantiles(before: Look, now: Look) -> Facts:
-    found = figures.quantiles(before, now, QUANTILES)
+    found = rates.quantiles(before, now, QUANTILES)
     names = (f"answered in, p{q * 100:g}" for q in QUANTILES)
     return [(n, _seconds(v, bad=v > SLOW_SECONDS)) for n, v in zip(names, found, strict=True)]
 
 
 def _process(before: Look, now: Look, prefix: str) -> Facts:
-    cores = figures.rate(before, now, f"{prefix}_cpu_seconds_total")
+    cores = rates.rate(before, now, f"{prefix}_cpu_seconds_total")
     return [
         ("cores in use", _number(cores, digits=2)),
         ("memory", _bytes(now.total(f"{prefix}_resident_memory_bytes"))),

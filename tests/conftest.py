@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 
 pytest_plugins = [
-    "tests.order",
-    "tests.fix_nats",
-    "tests.fix_postgres",
-    "tests.fix_system",
-    "tests.fix_api",
-    "tests.fix_worker",
+    "tests.support.order",
+    "tests.support.fix_nats",
+    "tests.support.fix_postgres",
+    "tests.support.fix_system",
+    "tests.support.fix_api",
+    "tests.support.fix_worker",
 ]
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.fix_worker import Worker, Workers, counts
-from tests.raw import ask
-from tests.wait import eventually
+from tests.support.fix_worker import Worker, Workers, counts
+from tests.support.raw import ask
+from tests.support.wait import eventually
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

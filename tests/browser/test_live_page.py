@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
-from tests.fix_api import Api, OpenApi
-from tests.fix_system import SystemFactory
-from tests.wait import eventually
+from tests.support.fix_api import Api, OpenApi
+from tests.support.fix_system import SystemFactory
+from tests.support.wait import eventually
 
 TIMEOUT_MS = 10_000
 SEEN_WITHIN_S = 2.0

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from aggregator import postgres
-from aggregator.retention import Days, maintain
+from aggregator.postgres import connection as postgres
+from aggregator.postgres.retention import Days, maintain
 from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
-from tests.fix_api import Api, OpenApi
+from tests.support.fix_api import Api, OpenApi
 
 TIMEOUT_MS = 10_000
 DAY = 86_400

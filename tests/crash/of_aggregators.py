@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.crash.stage import Stage
-from tests.proxy import running_proxy
+from tests.support.proxy import running_proxy
 
 STEPS = (
     "aggregator.apply", "aggregator.before_commit", "aggregator.after_commit",

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.aggregators import Aggregator
 from tests.crash import of_servers, of_workers
 from tests.crash.stage import Stage, can_mount, fill, small_disk
-from tests.processes import family, stopped
-from tests.proxy import Proxy, running_proxy
-from tests.wait import eventually
+from tests.support.aggregators import Aggregator
+from tests.support.processes import family, stopped
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.wait import eventually
 
 WORKERS = 3
 AGGREGATORS = 2

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from clickmill import bus, wire
 from tests.crash.stage import Stage, Worker, fill, frames_in, small_disk
-from tests.sql import query
-from tests.wait import eventually
+from tests.support.sql import query
+from tests.support.wait import eventually
 
 SPOOL_DISK = "4m"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)

@@ -12,8 +12,8 @@ from pathlib import Path
 import psycopg
 
 from tests.crash.stage import Stage, fill, small_disk
-from tests.sql import query
-from tests.wait import eventually
+from tests.support.sql import query
+from tests.support.wait import eventually
 
 ONE_DISK = "192m"
 LONGEST_GAP_S = 3.0

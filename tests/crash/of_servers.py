@@ -17,8 +17,8 @@ from nats.js.errors import NotFoundError
 
 from clickmill import bus, wire
 from tests.crash.stage import Stage, fill, small_disk
-from tests.sql import query
-from tests.wait import eventually
+from tests.support.sql import query
+from tests.support.wait import eventually
 
 LAG_AFTERWARDS_S = 10.0
 NATS_DISK = "16m"

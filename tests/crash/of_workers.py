@@ -8,8 +8,8 @@ import signal
 import time
 
 from tests.crash.stage import Stage
-from tests.fix_system import System
-from tests.wait import eventually
+from tests.support.fix_system import System
+from tests.support.wait import eventually
 
 INGEST_STEPS = (
     "ingest.flip", "ingest.append", "ingest.appended", "ingest.fsync", "ingest.clear",

@@ -20,7 +20,7 @@ from tests.crash import (
     of_workers,
 )  # fmt: skip
 from tests.crash.stage import Stage, can_mount, small_disk
-from tests.fix_postgres import PostgresServer
+from tests.support.fix_postgres import PostgresServer
 
 
 class Scenario(NamedTuple):

@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from tests.crash.scenarios import SCENARIOS, Scenario, missing, play
-from tests.fix_postgres import PostgresServer
+from tests.support.fix_postgres import PostgresServer
 
 FAILED, NOT_SHOWN = "FAILED", "not shown"
 MODEL_SCHEDULES: Final = 20_000

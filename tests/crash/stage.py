@@ -28,15 +28,15 @@ import psycopg
 from bench.load.ledger import Counts, Sums
 from clickmill import wire
 from clickmill.fields import PREFIX
-from tests.aggregators import STREAM_BYTES, Aggregator
 from tests.crash.ledger import TimedLedger
 from tests.crash.loader import Loader
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.fix_system import System, status
-from tests.ports import free_port
-from tests.sql import assert_rollups_equal_minutes, query
-from tests.wait import eventually
+from tests.support.aggregators import STREAM_BYTES, Aggregator
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_system import System, status
+from tests.support.ports import free_port
+from tests.support.sql import assert_rollups_equal_minutes, query
+from tests.support.wait import eventually
 
 HEAL_S = 60.0
 QUIET_S = 1.0
@@ -307,7 +307,7 @@ def small_disk(where: Path, size: str) -> Iterator[Path]:
 
 
 def frames_in(segment: Path) -> list[wire.Frame]:
-    """The whole frames at the beginning of a segment, read without the help of `ingest.spool`."""
+    """The whole frames at the beginning of a segment, read without the help of `spool`."""
     found: list[wire.Frame] = []
     data, at = segment.read_bytes(), 0
     with contextlib.suppress(wire.FrameError):

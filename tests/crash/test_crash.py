@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scenarios import SCENARIOS, Scenario, missing, play
-from tests.fix_postgres import PostgresServer
+from tests.support.fix_postgres import PostgresServer
 
 SEED = int(os.environ.get("SEED", "1"))
 

@@ -18,14 +18,14 @@ from uuid import UUID
 import google_crc32c
 import msgspec
 
-from aggregator import answers, buckets, params, register
-from aggregator.refusals import RefusedError
+from aggregator.reading import answers, banners, buckets, params
+from aggregator.reading.errors import RefusedError
 from clickmill import wire
 from clickmill.tokens import Tokens
-from ingest import app, batch
 from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
-from ingest.answers import Answer, Problem, cors_headers, fast_answers, no_store
+from ingest.http import app, batch
+from ingest.http.responses import Answer, Problem, cors_headers, fast_answers, no_store
 from ingest.metrics import FastpathCells, Slot
 
 CAPACITY: Final = 100
@@ -279,7 +279,7 @@ def _check(refusal: RefusedError) -> None:
 def target_url(data: bytes) -> None:
     """What the register takes goes into a Location header as it stands."""
     try:
-        entry = register.parse_entry(data)
+        entry = banners.parse_entry(data)
     except RefusedError as refusal:
         _check(refusal)
         return

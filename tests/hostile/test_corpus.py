@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.fix_worker import Worker, Workers, counts
 from tests.hostile.corpus import BANNER, CORPUS, SMUGGLED, Case
-from tests.raw import ask, connected, request
+from tests.support.fix_worker import Worker, Workers, counts
+from tests.support.raw import ask, connected, request
 
 ANSWER_S = 4.0
 BODY_TIMEOUT_S = 0.5

@@ -7,10 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGSTOP
 
-from tests.fix_system import System, SystemFactory
 from tests.hostile.corpus import CORPUS
-from tests.raw import Answer, ask, connected
-from tests.wait import eventually
+from tests.support.fix_system import System, SystemFactory
+from tests.support.raw import Answer, ask, connected
+from tests.support.wait import eventually
 
 ANSWER_S = 4.0
 QUIET_S = 0.2

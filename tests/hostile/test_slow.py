@@ -15,9 +15,9 @@ from contextlib import contextmanager
 import pytest
 
 from ingest.worker import HEADER_TIMEOUT_S
-from tests.fix_worker import Worker, Workers, counts
-from tests.raw import HOST, Connection, ask, connected, request
-from tests.wait import eventually
+from tests.support.fix_worker import Worker, Workers, counts
+from tests.support.raw import HOST, Connection, ask, connected, request
+from tests.support.wait import eventually
 
 SLOW_SOCKETS = 2_000
 HONEST_REQUESTS = 1_500

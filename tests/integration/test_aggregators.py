@@ -13,12 +13,19 @@ from typing import Any
 import pytest
 
 from clickmill import wire
-from tests import sql
-from tests.aggregators import HOLDING, Aggregator, Bus, FakeWorker, aggregator, store_held_up
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.proxy import running_proxy
-from tests.wait import aeventually, eventually
+from tests.support import sql
+from tests.support.aggregators import (
+    HOLDING,
+    Aggregator,
+    Bus,
+    FakeWorker,
+    aggregator,
+    store_held_up,
+)
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.proxy import running_proxy
+from tests.support.wait import aeventually, eventually
 
 STEPS = (
     "aggregator.apply",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.fix_api import Api, check_error
+from tests.support.fix_api import Api, check_error
 
 T0 = int(datetime(2024, 12, 10, 12, 56, tzinfo=UTC).timestamp())
 FROM, TO = "2024-12-10T12:56:00Z", "2024-12-10T12:57:59Z"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fix_api import Api, OpenApi
+from tests.support.fix_api import Api, OpenApi
 
 TOKENS = "first-token,second~token"
 GUARDED = ["/", "/stats/17", "/stats", "/top", "/banners", "/banners/17", "/live", "/docs",
@@ -169,7 +169,7 @@ def test_a_body_that_never_comes_is_not_waited_for(api: Api) -> None:
 
 
 def test_postgres_away_is_503_and_comes_back(own_postgres: Any) -> None:
-    from tests.fix_api import serve
+    from tests.support.fix_api import serve
 
     with serve(own_postgres) as api:
         api.put_range(7, 1_733_835_360, [3])

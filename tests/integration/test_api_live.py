@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from aggregator import live
-from aggregator.pulse import REREAD_S
-from tests.fix_api import Api, OpenApi
-from tests.wait import eventually
+from aggregator.reading import live
+from aggregator.reading.live_events import REREAD_S
+from tests.support.fix_api import Api, OpenApi
+from tests.support.wait import eventually
 
 
 def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.refusals import RefusedError
-from aggregator.register import (
+from aggregator.reading.banners import (
     MAX_NAME_CHARS,
     MAX_TARGET_CHARS,
     BannerEntry,
     check_name,
     check_target,
 )
-from tests.fix_api import Api
+from aggregator.reading.errors import RefusedError
+from tests.support.fix_api import Api
 
 GOOD_TARGETS = [
     "https://example.org", "http://example.org:8080/a/b?c=d&e=%20f#g", "HTTPS://EXAMPLE.ORG/",

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from aggregator import postgres
-from aggregator.retention import Days, maintain
-from tests import sql
-from tests.fix_api import Api, check_error, serve
-from tests.fix_postgres import PostgresServer
+from aggregator.postgres import connection as postgres
+from aggregator.postgres.retention import Days, maintain
+from tests.support import sql
+from tests.support.fix_api import Api, check_error, serve
+from tests.support.fix_postgres import PostgresServer
 
 HOUR, DAY = 3_600, 86_400
 KEPT_DAYS = 30

@@ -9,10 +9,10 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from openapi_spec_validator import validate
 
-from aggregator import openapi, register_routes, routes
-from tests.fix_api import Api
+from aggregator.http import banner_routes, openapi, routes
+from tests.support.fix_api import Api
 
-HANDLERS = [*routes.HANDLERS, *register_routes.HANDLERS]
+HANDLERS = [*routes.HANDLERS, *banner_routes.HANDLERS]
 DOCUMENT = msgspec.json.decode(openapi.document(HANDLERS))
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/live")
 # Not all that a schema allows can be granted: a range may be reversed, or of too many points.

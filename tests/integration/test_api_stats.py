@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from aggregator.fold import Mark
-from tests.fix_api import Api, check_error
+from aggregator.writing.fold import Mark
+from tests.support.fix_api import Api, check_error
 
 T0 = int(datetime(2024, 12, 10, 12, 56, tzinfo=UTC).timestamp())
 FROM, TO = "2024-12-10T12:56:00Z", "2024-12-10T12:57:59Z"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from clickmill import bus
-from stack import embedded_nats
-from tests.fix_worker import Worker, counts
-from tests.ports import free_port
-from tests.raw import ask
+from stack.embedded import nats as embedded_nats
+from tests.support.fix_worker import Worker, counts
+from tests.support.ports import free_port
+from tests.support.raw import ask
 
 REACHED_S = 10.0
 """A slow machine may take long for what comes in the end."""

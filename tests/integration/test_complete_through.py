@@ -7,11 +7,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.aggregators import Aggregator, aggregator
-from tests.fix_nats import NatsServer
-from tests.fix_worker import Worker
-from tests.raw import ask
-from tests.wait import eventually
+from tests.support.aggregators import Aggregator, aggregator
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_worker import Worker
+from tests.support.raw import ask
+from tests.support.wait import eventually
 
 
 def complete_through(running: Aggregator) -> float | None:

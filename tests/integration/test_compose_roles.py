@@ -9,8 +9,8 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from tests.fix_postgres import PostgresServer
-from tests.fix_system import SystemFactory
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_system import SystemFactory
 
 COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
 PASSWORD = "0123456789abcdef"

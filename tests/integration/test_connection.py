@@ -15,10 +15,10 @@ from nats.errors import Error as NatsError
 from clickmill import bus
 from clickmill import connection as connection_module
 from clickmill.connection import Connection
-from tests.connections import connection, works
-from tests.fix_nats import NatsServer
-from tests.proxy import Proxy, running_proxy
-from tests.wait import aeventually
+from tests.support.connections import connection, works
+from tests.support.fix_nats import NatsServer
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.wait import aeventually
 
 ERRORS = {
     "maximum connections exceeded": "maximum connections exceeded",

@@ -10,13 +10,13 @@ import pytest
 
 from clickmill import bus as bus_module
 from clickmill import wire
-from tests import sql
-from tests.aggregators import Aggregator, Bus, aggregator, store_held_up
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.proxy import running_proxy
-from tests.stores import through
-from tests.wait import aeventually, eventually
+from tests.support import sql
+from tests.support.aggregators import Aggregator, Bus, aggregator, store_held_up
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.proxy import running_proxy
+from tests.support.stores import through
+from tests.support.wait import aeventually, eventually
 
 Test = Callable[[Bus, Aggregator], Awaitable[None]]
 

@@ -18,17 +18,17 @@ import pytest
 
 from clickmill import bus, wire
 from clickmill.connection import Connection
-from ingest import delivery as delivery_module
-from ingest import spool as spool_module
-from ingest.delivery import READ_TRIES, Delivery
+from ingest.durable import spool as spool_module
+from ingest.durable.outbox import Outbox
+from ingest.durable.source import Source
 from ingest.metrics import Slot
-from ingest.outbox import Outbox
-from ingest.source import Source
-from tests.connections import connection
-from tests.fix_nats import MAX_BYTES, NatsServer
-from tests.fix_worker import Worker
-from tests.raw import ask
-from tests.wait import aeventually, eventually
+from ingest.shipping import shipper as delivery_module
+from ingest.shipping.shipper import READ_TRIES, Delivery
+from tests.support.connections import connection
+from tests.support.fix_nats import MAX_BYTES, NatsServer
+from tests.support.fix_worker import Worker
+from tests.support.raw import ask
+from tests.support.wait import aeventually, eventually
 
 STREAM_BYTES = MAX_BYTES // 2
 BROKEN_DISK = Path("/proc/self/mem")

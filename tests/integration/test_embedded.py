@@ -17,16 +17,20 @@ import nats as nats_client
 import psycopg
 import pytest
 
-from stack import embedded, embedded_leftovers, embedded_postgres, embedded_probes
+from stack.embedded import leftovers as embedded_leftovers
+from stack.embedded import postgres as embedded_postgres
+from stack.embedded import probes as embedded_probes
+from stack.embedded import server as embedded_server
 from stack.errors import StackError
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.wait import eventually
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.wait import eventually
 
 ORPHAN = """
 import os, subprocess, sys, time
 from pathlib import Path
-from stack import embedded_nats, embedded_postgres
+from stack.embedded import nats as embedded_nats
+from stack.embedded import postgres as embedded_postgres
 data = Path(sys.argv[1])
 for server in (embedded_nats.prepare(data, 1 << 26), embedded_postgres.prepare(data)):
     process = subprocess.Popen(server.argv, **server.popen_options(), stderr=subprocess.DEVNULL)
@@ -112,7 +116,7 @@ def test_another_programs_number_in_the_lock_file_does_not_keep_postgres_down(
     own_postgres.kill()
     lock = own_postgres.server.cwd / "postmaster.pid"
     account = own_postgres.server.account
-    with subprocess.Popen(["sleep", "60"], **embedded.as_account(account)) as stranger:
+    with subprocess.Popen(["sleep", "60"], **embedded_server.as_account(account)) as stranger:
         lines = eventually(lambda: lock.read_text().split("\n"), 5)
         lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
         again = PostgresServer(own_postgres.server.cwd.parent)

@@ -15,13 +15,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from stack import embedded, embedded_leftovers, embedded_probes
-from stack.embedded_probes import nats_is_alive, postgres_is_alive
-from stack.process import children_of
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.processes import alive, stopped
-from tests.wait import eventually
+from stack.embedded import leftovers as embedded_leftovers
+from stack.embedded import probes as embedded_probes
+from stack.embedded import server as embedded_server
+from stack.embedded.probes import nats_is_alive, postgres_is_alive
+from stack.supervise.process import children_of
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.processes import alive, stopped
+from tests.support.wait import eventually
 
 RECOVERY = "the database system is starting up"
 
@@ -129,7 +131,7 @@ def test_clearing_removes_the_lock_file_of_a_number_that_is_somebody_elses(
 ) -> None:
     own_postgres.kill()
     home, lock = own_postgres.server.cwd, own_postgres.server.cwd / "postmaster.pid"
-    account = embedded.as_account(own_postgres.server.account)
+    account = embedded_server.as_account(own_postgres.server.account)
     with sleeping(cwd=Path("/"), **account) as stranger:
         lock.write_text("\n".join([str(stranger.pid), *lock.read_text().split("\n")[1:]]))
         asyncio.run(embedded_leftovers.clear(home))

@@ -8,11 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aggregator import postgres
-from stack import embedded_roles
-from stack.embedded_probes import PostgresReady
-from tests.fix_postgres import PostgresServer
-from tests.fix_system import SystemFactory
+from aggregator.postgres import connection as postgres
+from stack.embedded import roles as embedded_roles
+from stack.embedded.probes import PostgresReady
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_system import SystemFactory
 
 RIGHTS = "rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
 OWNERS = """

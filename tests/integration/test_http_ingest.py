@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fix_worker import Worker, counts
-from tests.raw import Answer, ask, connected, request
+from tests.support.fix_worker import Worker, counts
+from tests.support.raw import Answer, ask, connected, request
 
 ORIGIN = ("Origin", "https://shop.example")
 COUNTED = {"status": "counted"}

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.fix_worker import Worker, counts
-from tests.raw import Answer, ask
+from tests.support.fix_worker import Worker, counts
+from tests.support.raw import Answer, ask
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"

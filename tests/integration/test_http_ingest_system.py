@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.fix_nats import NatsServer
-from tests.fix_system import System, SystemFactory
-from tests.raw import Answer, ask
-from tests.wait import eventually
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_system import System, SystemFactory
+from tests.support.raw import Answer, ask
+from tests.support.wait import eventually
 
 KNOWN_WITHIN_S = 2.0
 TOKENS = ("first-token-Zb81", "second-token-Qq47")

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from clickmill import wire
-from ingest.payload import largest_frame
-from ingest.spool import Spool
-from tests.fix_nats import NatsServer
-from tests.fix_system import doctor
-from tests.fix_worker import Worker
-from tests.raw import ask
-from tests.wait import eventually
+from ingest.durable.spool import Spool
+from ingest.shipping.payload import largest_frame
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_system import doctor
+from tests.support.fix_worker import Worker
+from tests.support.raw import ask
+from tests.support.wait import eventually
 
 SMALL = 65_536
 USUAL = 1 << 20

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from clickmill import wire
-from tests import sql
-from tests.aggregators import Bus, aggregator
-from tests.fix_nats import NatsServer
-from tests.fix_system import doctor
-from tests.fix_worker import Worker
-from tests.raw import ask
-from tests.refusing import Refusing
-from tests.wait import aeventually, eventually
+from tests.support import sql
+from tests.support.aggregators import Bus, aggregator
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_system import doctor
+from tests.support.fix_worker import Worker
+from tests.support.raw import ask
+from tests.support.refusing import Refusing
+from tests.support.wait import aeventually, eventually
 
 BACK_WITHIN_S = 10
 

@@ -27,12 +27,12 @@ from prometheus_client.parser import text_string_to_metric_families as plain_met
 
 from clickmill import bus, wire
 from grafana import catalogue, rules
-from tests.fix_prometheus import Prometheus, QueryError, promtool
-from tests.fix_system import QUICK, System
-from tests.panels import dashboards, filled, filled_sql, promql, queries, variables
-from tests.ports import free_port
-from tests.traffic import TARGET, Traffic
-from tests.wait import eventually
+from tests.support.fix_prometheus import Prometheus, QueryError, promtool
+from tests.support.fix_system import QUICK, System
+from tests.support.panels import dashboards, filled, filled_sql, promql, queries, variables
+from tests.support.ports import free_port
+from tests.support.traffic import TARGET, Traffic
+from tests.support.wait import eventually
 
 DASHBOARDS = dashboards()
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"

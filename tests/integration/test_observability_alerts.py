@@ -24,12 +24,12 @@ from psycopg.conninfo import make_conninfo
 
 from clickmill import bus, wire
 from grafana import rules
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.fix_prometheus import Prometheus
-from tests.fix_system import QUICK, System, status
-from tests.traffic import Traffic
-from tests.wait import eventually
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_prometheus import Prometheus
+from tests.support.fix_system import QUICK, System, status
+from tests.support.traffic import Traffic
+from tests.support.wait import eventually
 
 FIRES_S = 30.0
 RESOLVES_S = 45.0

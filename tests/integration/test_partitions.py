@@ -10,8 +10,9 @@ from uuid import uuid4
 
 from psycopg import AsyncConnection
 
-from aggregator import partitions, pgarray, postgres
-from tests import sql
+from aggregator.postgres import arrays, partitions
+from aggregator.postgres import connection as postgres
+from tests.support import sql
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC).date()
 
@@ -58,10 +59,10 @@ def test_arrays_arrive_as_they_were(database: str) -> None:
         cursor = await connection.execute(
             "SELECT %s, %s, %s, %s, %s, %s",
             [
-                pgarray.bools([True, False]), pgarray.int4s([2**31 - 1, -1]),
-                pgarray.int8s([2**63 - 1, -(2**63)]), pgarray.uuids(names),
-                pgarray.timestamps([0, 1_733_835_360, 2**40, -(2**40)]),
-                pgarray.timestamps_ns([1_733_835_360_123_456_789]),
+                arrays.bools([True, False]), arrays.int4s([2**31 - 1, -1]),
+                arrays.int8s([2**63 - 1, -(2**63)]), arrays.uuids(names),
+                arrays.timestamps([0, 1_733_835_360, 2**40, -(2**40)]),
+                arrays.timestamps_ns([1_733_835_360_123_456_789]),
             ],
         )  # fmt: skip
         row = await cursor.fetchone()
@@ -81,7 +82,7 @@ def test_arrays_arrive_as_they_were(database: str) -> None:
 def test_empty_arrays_are_empty(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         cursor = await connection.execute(
-            "SELECT %s, %s, %s", [pgarray.int4s([]), pgarray.uuids([]), pgarray.bools([])]
+            "SELECT %s, %s, %s", [arrays.int4s([]), arrays.uuids([]), arrays.bools([])]
         )
         assert await cursor.fetchone() == ([], [], [])
 

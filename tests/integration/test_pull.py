@@ -9,14 +9,14 @@ import pytest
 import uvloop
 from nats.aio.msg import Msg
 
-from aggregator import pull as pull_module
-from aggregator.pull import Puller, _Shard
+from aggregator.writing import pull as pull_module
+from aggregator.writing.pull import Puller, _Shard
 from clickmill import wire
 from clickmill.connection import Connection
-from tests.aggregators import aggregator
-from tests.connections import connection
-from tests.fix_nats import MAX_BYTES, NatsServer
-from tests.wait import aeventually, eventually
+from tests.support.aggregators import aggregator
+from tests.support.connections import connection
+from tests.support.fix_nats import MAX_BYTES, NatsServer
+from tests.support.wait import aeventually, eventually
 
 STREAM_BYTES = MAX_BYTES // 2
 SHARD, OTHER = 3, 4

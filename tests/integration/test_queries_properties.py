@@ -21,13 +21,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator import postgres
-from aggregator.buckets import STEPS
-from aggregator.fold import Arrival
-from aggregator.store import Store
+from aggregator.postgres import connection as postgres
+from aggregator.reading.buckets import STEPS
+from aggregator.writing.fold import Arrival
+from aggregator.writing.store import Store
 from clickmill.wire import Frame
-from tests.fix_api import Api, put_minutes, serve
-from tests.fix_postgres import PostgresServer
+from tests.support.fix_api import Api, put_minutes, serve
+from tests.support.fix_postgres import PostgresServer
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata"]
 # Around each change: New York and Berlin in March, Lord Howe in April and October, and so on.

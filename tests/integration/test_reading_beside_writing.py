@@ -9,11 +9,12 @@ from uuid import uuid4
 
 import psycopg
 
-from aggregator import buckets, postgres
-from aggregator.fold import Arrival
-from aggregator.queries import Reader, make_pool
-from aggregator.store import Store
-from aggregator.timerange import Range
+from aggregator.postgres import connection as postgres
+from aggregator.reading import buckets
+from aggregator.reading.queries import Reader, make_pool
+from aggregator.reading.timerange import Range
+from aggregator.writing.fold import Arrival
+from aggregator.writing.store import Store
 from clickmill.wire import Frame
 
 PROMPT_S = 3.0

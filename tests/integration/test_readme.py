@@ -8,8 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.fix_system import System, SystemFactory
-from tests.wait import eventually
+from tests.support.fix_system import System, SystemFactory
+from tests.support.wait import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fix_system import System, SystemFactory
+from tests.support.fix_system import System, SystemFactory
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_LOG = ROOT.parent / "shared" / "data" / "access.log"

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aggregator import partitions, postgres, retention
-from aggregator.retention import Days, maintain
-from tests import sql
-from tests.aggregators import aggregator
-from tests.fix_nats import NatsServer
-from tests.wait import aeventually, eventually
+from aggregator.postgres import connection as postgres
+from aggregator.postgres import partitions, retention
+from aggregator.postgres.retention import Days, maintain
+from tests.support import sql
+from tests.support.aggregators import aggregator
+from tests.support.fix_nats import NatsServer
+from tests.support.wait import aeventually, eventually
 
 MILLION = 1_000_000
 HOURS_A_DAY = 24

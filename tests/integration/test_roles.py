@@ -13,9 +13,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.fix_postgres import PostgresServer
-from tests.fix_system import SystemFactory
-from tests.raw import ask
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_system import SystemFactory
+from tests.support.raw import ask
 
 PASSWORD = secrets.token_hex(16)
 ROLE = "plain_owner"

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from stack.child import Probes, Spec
-from stack.heartbeats import SILENCE_SECONDS
-from stack.logs import Log
-from stack.process import children_of
-from stack.slot import ChildFailedError, ProcessSlot
-from tests.processes import alive
-from tests.slots import LIVES, Gate, Running, running
-from tests.wait import aeventually
+from stack.supervise.child import Probes, Spec
+from stack.supervise.heartbeats import SILENCE_SECONDS
+from stack.supervise.logs import Log
+from stack.supervise.process import children_of
+from stack.supervise.slot import ChildFailedError, ProcessSlot
+from tests.support.processes import alive
+from tests.support.slots import LIVES, Gate, Running, running
+from tests.support.wait import aeventually
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LIVES
 REFUSES = "import sys; sys.exit(2)"

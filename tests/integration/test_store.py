@@ -10,15 +10,15 @@ from signal import Signals
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from aggregator import postgres
-from aggregator.fold import Arrival, Verdict
-from aggregator.store import Store
-from tests import sql
-from tests.fakes import NOW, FakeSource
-from tests.fix_postgres import PostgresServer
-from tests.proxy import running_proxy
-from tests.stores import through, with_store
-from tests.wait import aeventually
+from aggregator.postgres import connection as postgres
+from aggregator.writing.fold import Arrival, Verdict
+from aggregator.writing.store import Store
+from tests.support import sql
+from tests.support.fakes import NOW, FakeSource
+from tests.support.fix_postgres import PostgresServer
+from tests.support.proxy import running_proxy
+from tests.support.stores import through, with_store
+from tests.support.wait import aeventually
 
 APPLIED, DUPLICATE, GAP, QUARANTINED = (
     Verdict.APPLIED, Verdict.DUPLICATE, Verdict.GAP, Verdict.QUARANTINED,

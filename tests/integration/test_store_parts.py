@@ -14,13 +14,13 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from aggregator.fold import Arrival, Folded, Verdict
-from aggregator.store import Store
-from tests import sql
-from tests.fakes import NOW, FakeSource, arrival
-from tests.fix_postgres import PostgresServer
-from tests.proxy import running_proxy
-from tests.stores import through, with_store
+from aggregator.writing.fold import Arrival, Folded, Verdict
+from aggregator.writing.store import Store
+from tests.support import sql
+from tests.support.fakes import NOW, FakeSource, arrival
+from tests.support.fix_postgres import PostgresServer
+from tests.support.proxy import running_proxy
+from tests.support.stores import through, with_store
 
 APPLIED, DUPLICATE, GAP, QUARANTINED = (
     Verdict.APPLIED, Verdict.DUPLICATE, Verdict.GAP, Verdict.QUARANTINED,

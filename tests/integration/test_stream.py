@@ -9,7 +9,7 @@ import pytest
 from nats.js.errors import APIError
 
 from clickmill import bus, wire
-from tests.fix_nats import MAX_BYTES, NatsServer
+from tests.support.fix_nats import MAX_BYTES, NatsServer
 
 
 def test_several_make_it_at_the_same_moment(nats: NatsServer) -> None:

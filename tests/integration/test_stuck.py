@@ -11,18 +11,18 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext, api
 
 from clickmill import bus, wire
-from ingest import delivery as delivery_module
-from ingest import stuck as stuck_module
-from ingest.delivery import Delivery
+from ingest.durable.outbox import Outbox
+from ingest.durable.source import Source
 from ingest.metrics import Slot, cell
-from ingest.outbox import Outbox
-from ingest.source import Source
-from ingest.stuck import STUCK_AFTER_S, StuckStream
-from tests.connections import connection
+from ingest.shipping import shipper as delivery_module
+from ingest.shipping import stream_repair as stuck_module
+from ingest.shipping.shipper import Delivery
+from ingest.shipping.stream_repair import STUCK_AFTER_S, StuckStream
 from tests.crash.stage import can_mount, fill, small_disk
-from tests.fix_nats import MAX_BYTES, NatsServer
-from tests.refusing import Refusing
-from tests.wait import aeventually
+from tests.support.connections import connection
+from tests.support.fix_nats import MAX_BYTES, NatsServer
+from tests.support.refusing import Refusing
+from tests.support.wait import aeventually
 
 SUBJECT = f"{wire.DELTAS_PREFIX}.0.test"
 STREAM_BYTES = MAX_BYTES // 2
@@ -49,7 +49,9 @@ def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> N
         filler = fill(disk)
         assert not await is_taken(jetstream)
         filler.unlink()
-        assert not await is_taken(jetstream), "NATS recovers by itself now: ingest/stuck.py may go"
+        assert not await is_taken(jetstream), (
+            "NATS recovers by itself now: ingest/shipping/stream_repair.py may go"
+        )
         stuck = StuckStream()
         assert not await stuck.timed_out(jetstream, 100.0)
         assert not await stuck.timed_out(jetstream, 99.9 + STUCK_AFTER_S)

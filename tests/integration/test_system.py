@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clicker import BANNER, Clicker
-from tests.fix_nats import NatsServer
-from tests.fix_postgres import PostgresServer
-from tests.fix_system import System, SystemFactory, status
-from tests.ports import free_port
-from tests.wait import eventually
+from tests.support.clicker import BANNER, Clicker
+from tests.support.fix_nats import NatsServer
+from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_system import System, SystemFactory, status
+from tests.support.ports import free_port
+from tests.support.wait import eventually
 
 
 def serving(system: System) -> bool:

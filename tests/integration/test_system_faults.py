@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clicker import Clicker
-from tests.fix_system import System, SystemFactory
-from tests.processes import alive, family, stopped
-from tests.wait import eventually
+from tests.support.clicker import Clicker
+from tests.support.fix_system import System, SystemFactory
+from tests.support.processes import alive, family, stopped
+from tests.support.wait import eventually
 
 REPLACED_S = 15.0
 NO_MORE_FILES = 3

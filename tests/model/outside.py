@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from aggregator.fold import Arrival, Folded, Mark
+from aggregator.writing.fold import Arrival, Folded, Mark
 
 KEEP_S = 100.0
 RESEND_S = 30.0

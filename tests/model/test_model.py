@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-from aggregator.fold import Arrival, Folded, Mark, fold
-from ingest.outbox import Outbox
+from aggregator.writing.fold import Arrival, Folded, Mark, fold
+from ingest.durable.outbox import Outbox
 from tests.model import schedule
 from tests.model.outside import Postgres
 from tests.model.world import ALL_TIME, Rules

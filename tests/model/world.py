@@ -1,9 +1,9 @@
 """The model's world: worker processes and aggregators made of the project's own modules.
 
 Real: the counters in their mapped file, spool, source (locks and adopting), outbox, fold. Not
-real: NATS, Postgres (see `outside`), and time, which is handed in. What `ingest.sealer`,
-`ingest.delivery` and `aggregator.consumer` do between those modules is written out here in a few
-lines each, without sockets. A process dies at the failpoints of the real modules.
+real: NATS, Postgres (see `outside`), and time, which is handed in. What `sealer`, `shipper` and
+`consumer` do between those modules is written out here in a few lines each, without sockets. A
+process dies at the failpoints of the real modules.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from uuid import UUID
 
 import pytest
 
-from aggregator.fold import Arrival, Folded, Mark, Verdict, Window, fold
+from aggregator.writing.fold import Arrival, Folded, Mark, Verdict, Window, fold
 from clickmill import wire
-from ingest import source as source_module
-from ingest import spool as spool_module
 from ingest._fastcount import Counters
-from ingest.outbox import Outbox
-from ingest.source import Source, adopt
-from ingest.spool import SpoolError
+from ingest.durable import source as source_module
+from ingest.durable import spool as spool_module
+from ingest.durable.outbox import Outbox
+from ingest.durable.source import Source, adopt
+from ingest.durable.spool import SpoolError
 from tests.model.outside import (
     KEEP_S,
     LATE_NEWS_S,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from clickmill import wire
-from ingest import publisher
-from ingest.delivery import Delivery
+from ingest.durable.source import Source
+from ingest.http.redirects import Targets
 from ingest.metrics import Slot
-from ingest.publisher import Limits, Publisher
-from ingest.source import Source
-from ingest.targets import Targets
-from tests.wait import aeventually
+from ingest.shipping import publisher
+from ingest.shipping.publisher import Limits, Publisher
+from ingest.shipping.shipper import Delivery
+from tests.support.wait import aeventually
 
 NOBODY = "nats://127.0.0.1:1"
 LIMITS = Limits(

@@ -18,6 +18,6 @@ def test_every_error_code_is_documented() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     section = page[page.index("## Errors") : page.index("## Tokens")]
     documented = set(re.findall(r"`([a-z]+_[a-z_]+|unauthorized)`", section))
-    sources = [path.read_text() for path in (ROOT / "aggregator").glob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "aggregator").rglob("*.py")]
     found = {next(filter(None, m)) for text in sources for m in CODE.findall(text)}
     assert found - {"internal_error"} == documented

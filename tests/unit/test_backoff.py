@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.backoff import LONG_LIFE_SECONDS, MAX_SECONDS, Backoff
+from stack.supervise.backoff import LONG_LIFE_SECONDS, MAX_SECONDS, Backoff
 
 
 def test_at_once_then_doubling_up_to_the_maximum() -> None:

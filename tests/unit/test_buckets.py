@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import buckets
-from aggregator.refusals import RefusedError
-from aggregator.timerange import MINUTE_S, Range, iso
+from aggregator.reading import buckets
+from aggregator.reading.errors import RefusedError
+from aggregator.reading.timerange import MINUTE_S, Range, iso
 
 # Whole hours, half hours, quarters, changes at midnight, by half an hour, a day left out.
 ZONES = [

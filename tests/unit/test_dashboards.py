@@ -17,9 +17,9 @@ import yaml
 
 from grafana import build, catalogue, rules
 from grafana.panels import POSTGRES_TYPE
-from tests.fix_prometheus import SCALE, promtool
-from tests.grafana_schema import problems
-from tests.panels import ROOT, dashboards, names_in, panels, promql, queries, variables
+from tests.support.fix_prometheus import SCALE, promtool
+from tests.support.grafana_schema import problems
+from tests.support.panels import ROOT, dashboards, names_in, panels, promql, queries, variables
 
 NOT_OURS = {"up", "ALERTS"}
 RECORDED = {recording.name for recording in rules.RECORDINGS}

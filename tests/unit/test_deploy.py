@@ -20,13 +20,14 @@ from clickmill import settings
 from clickmill.fields import PREFIX
 from clickmill.settings import FIELDS
 from stack.cli import COMMANDS
-from stack.embedded_postgres import MAJOR
+from stack.embedded.postgres import MAJOR
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OURS = ("ingest", "aggregator")
+PACKAGES = ("clickmill", "ingest", "aggregator", "stack")
 NAMES = {field.env: field for field in FIELDS}
 VARIABLE = re.compile(r"\$\{(\w+)(?::?([-?])([^}]*))?\}")
 
@@ -153,7 +154,7 @@ def test_the_image_copies_what_is_there_and_all_packages() -> None:
     sources = [word for word in copied if not word.startswith(("--", "/"))]
     for source in sources:
         assert (ROOT / source).exists(), source
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) <= set(sources)
+    assert set(PACKAGES) <= set(sources)
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     assert all(f"!{source}" in allowed for source in sources)
 
@@ -172,7 +173,7 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
 def test_every_file_of_a_package_gets_into_the_image() -> None:
     data = PROJECT["tool"]["setuptools"]["package-data"]
     left_out = {".pyx", ".pxd", ".py", ".c", ".so", ".pyc"}
-    for package in PROJECT["tool"]["setuptools"]["packages"]:
+    for package in PACKAGES:
         home = ROOT / package
         shipped = {path for pattern in data[package] for path in home.glob(pattern)}
         there = {p for p in home.rglob("*") if p.is_file() and p.suffix not in left_out}

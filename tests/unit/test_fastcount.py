@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ingest._fastcount import MAX_PAIRS, Counters, CountersError, Part
-from ingest.batch import Click
-from tests.frames import MINUTE, SOURCE
+from ingest.http.batch import Click
+from tests.support.frames import MINUTE, SOURCE
 
 BOOT = "0" * 36
 CAPACITY = 40

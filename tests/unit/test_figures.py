@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from stack import figures
-from stack.figures import Look
+from stack import rates
+from stack.rates import Look
 
-NAME = figures.DURATION
+NAME = rates.DURATION
 
 
 def look(at: float, text: str) -> Look:
-    return figures.read(text, at)
+    return rates.read(text, at)
 
 
 def durations(counts: dict[str, int]) -> str:
@@ -28,31 +28,31 @@ def durations(counts: dict[str, int]) -> str:
 def test_a_rate_is_the_difference_over_the_seconds() -> None:
     before = look(10, "# TYPE a counter\na_total 100\n")
     now = look(12, "# TYPE a counter\na_total 160\n")
-    assert figures.rate(before, now, "a_total") == 30
+    assert rates.rate(before, now, "a_total") == 30
 
 
 def test_a_total_that_fell_began_anew() -> None:
     before = look(10, "# TYPE a counter\na_total 100\n")
     now = look(12, "# TYPE a counter\na_total 6\n")
-    assert figures.rate(before, now, "a_total") == 3
+    assert rates.rate(before, now, "a_total") == 3
 
 
 def test_what_is_not_there_is_not_zero() -> None:
     nothing = look(1, "")
     assert math.isnan(nothing.total("a_total"))
-    assert math.isnan(figures.rate(nothing, nothing, "a_total"))
-    assert math.isnan(figures.quantiles(nothing, nothing, [0.5])[0])
+    assert math.isnan(rates.rate(nothing, nothing, "a_total"))
+    assert math.isnan(rates.quantiles(nothing, nothing, [0.5])[0])
 
 
 def test_errors_are_what_begins_with_five() -> None:
     def answers(*counts: int) -> str:
         by_status = zip((200, 404, 500, 503), counts, strict=True)
-        lines = [f'{figures.REQUESTS}{{status="{status}"}} {n}' for status, n in by_status]
+        lines = [f'{rates.REQUESTS}{{status="{status}"}} {n}' for status, n in by_status]
         return "\n".join(["# TYPE clickmill_http_requests counter", *lines, ""])
 
     before, now = look(0, answers(1, 1, 1, 1)), look(2, answers(9, 9, 3, 7))
-    assert figures.failures(before, now) == 4
-    assert figures.by_label(before, now, figures.REQUESTS, "status")["200"] == 4
+    assert rates.failures(before, now) == 4
+    assert rates.by_label(before, now, rates.REQUESTS, "status")["200"] == 4
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_quantile_is_linear_within_its_bucket(
     counts: dict[str, int], q: float, wanted: float
 ) -> None:
     before, now = look(0, durations(dict.fromkeys(counts, 0))), look(1, durations(counts))
-    assert figures.quantiles(before, now, [q]) == [pytest.approx(wanted)]
+    assert rates.quantiles(before, now, [q]) == [pytest.approx(wanted)]
 
 
 def test_quantiles_are_those_of_the_values_between_the_looks() -> None:
@@ -79,10 +79,10 @@ def test_quantiles_are_those_of_the_values_between_the_looks() -> None:
     old = {str(b): 1000 if b < 0.5 else 0 for b in bounds} | {"+Inf": 0}
     both = {le: counts[le] + old[le] for le in counts}
     for q in (0.5, 0.95, 0.99):
-        (found,) = figures.quantiles(look(0, durations(old)), look(1, durations(both)), [q])
+        (found,) = rates.quantiles(look(0, durations(old)), look(1, durations(both)), [q])
         assert found == pytest.approx(values[int(q * len(values))], abs=0.011)
 
 
 def test_text_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="invalid metric name"):
-        figures.read("<html>not here</html>\n", 0)
+        rates.read("<html>not here</html>\n", 0)

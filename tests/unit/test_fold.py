@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator.fold import (
+from aggregator.writing.fold import (
     MAX_BATCH_FRAMES,
     MAX_FRAME_CLICKS,
     MAX_TOTAL,
@@ -17,7 +17,7 @@ from aggregator.fold import (
     fold,
 )
 from clickmill import wire
-from tests.fakes import NOW, FakeSource, arrival
+from tests.support.fakes import NOW, FakeSource, arrival
 
 WINDOW = Window(NOW - 1000, NOW + 60)
 APPLIED, DUPLICATE, GAP, QUARANTINED = (

@@ -8,8 +8,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.fold import Arrival, Mark, Verdict, Window, fold
-from tests.fakes import NOW, FakeSource
+from aggregator.writing.fold import Arrival, Mark, Verdict, Window, fold
+from tests.support.fakes import NOW, FakeSource
 
 WINDOW = Window(NOW - 10, NOW + 10)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from aggregator.delivery import Delivery
-from aggregator.held import Held
+from aggregator.writing.message import Delivery
+from aggregator.writing.reorder import Held
 from clickmill import wire
-from tests.fakes import FakeSource
+from tests.support.fakes import FakeSource
 
 
 def delivery(source: FakeSource, reply: str = "") -> Delivery:

@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.buckets import DAY_S, HOUR_S, MAX_POINTS, STEPS, Cover, count, cover, starts_of
-from aggregator.kept import Kept, Question
-from aggregator.refusals import RefusedError
-from aggregator.timerange import Range, parse_time
+from aggregator.reading.buckets import (
+    DAY_S,
+    HOUR_S,
+    MAX_POINTS,
+    STEPS,
+    Cover,
+    count,
+    cover,
+    starts_of,
+)
+from aggregator.reading.errors import RefusedError
+from aggregator.reading.kept import Kept, Question
+from aggregator.reading.timerange import Range, parse_time
 
 SINCE = datetime(2024, 12, 10, tzinfo=UTC)
 BEFORE = SINCE - timedelta(days=100)

@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.leases import plan, share
-from aggregator.postgres import LOCK_MEMBERS
+from aggregator.postgres.connection import LOCK_MEMBERS
+from aggregator.writing.leases import plan, share
 
 SHARDS = 16
 

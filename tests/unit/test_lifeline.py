@@ -8,19 +8,19 @@ import subprocess
 import sys
 import time
 
-from clickmill.lifeline import BEAT_SECONDS
-from stack.heartbeats import SILENCE_SECONDS
-from tests.processes import alive
-from tests.wait import eventually
+from clickmill.heartbeat import BEAT_SECONDS
+from stack.supervise.heartbeats import SILENCE_SECONDS
+from tests.support.processes import alive
+from tests.support.wait import eventually
 
 CHILD = """
 import asyncio, os, sys
-from clickmill import lifeline
-print(os.getpid(), lifeline.attach(), flush=True)
+from clickmill import heartbeat
+print(os.getpid(), heartbeat.attach(), flush=True)
 assert not [n for n in os.environ if n.startswith("CLICKMILL_")]
-lifeline.ready()
+heartbeat.ready()
 async def main():
-    beats = asyncio.create_task(lifeline.beat_forever())
+    beats = asyncio.create_task(heartbeat.beat_forever())
     await asyncio.sleep(float(sys.argv[1]))
 asyncio.run(main())
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.logs import KEPT_LINES, LINE_CHARS, QUEUE_LINES, ChildLog, LineSplitter, Log
+from stack.supervise.logs import KEPT_LINES, LINE_CHARS, QUEUE_LINES, ChildLog, LineSplitter, Log
 
 
 class HeldUp(io.StringIO):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingest.outbox import MARK_LOST_AFTER_S, Outbox
+from ingest.durable.outbox import MARK_LOST_AFTER_S, Outbox
 
 KEEP, RESEND = 900.0, 30.0
 

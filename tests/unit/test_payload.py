@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clickmill import wire
-from ingest.payload import NOT_SEEN_YET, MaxPayload, largest_frame
-from ingest.source import Source
+from ingest.durable.source import Source
+from ingest.shipping.payload import NOT_SEEN_YET, MaxPayload, largest_frame
 
 
 def test_it_is_remembered_for_the_next_start(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import ports
+from tests.support import ports
 
 ROOT = Path(__file__).parents[2]
-TEN = "from tests.ports import free_port; print(*(free_port() for _ in range(10))); input()"
+TEN = "from tests.support.ports import free_port; print(*(free_port() for _ in range(10))); input()"
 
 
 def test_processes_draw_from_blocks_of_their_own() -> None:

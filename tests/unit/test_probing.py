@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from stack import probing
-from stack.probing import Patience, wait_stopped, wait_unanswered
-from stack.process import children_of
-from tests.wait import eventually
+from stack.supervise import probing
+from stack.supervise.probing import Patience, wait_stopped, wait_unanswered
+from stack.supervise.process import children_of
+from tests.support.wait import eventually
 
 DAY_S = 86_400.0
 PAUSE_S = probing.PROBE_EVERY_SECONDS

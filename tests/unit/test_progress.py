@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from aggregator.fold import Mark
-from aggregator.progress import SECOND, SILENT_AFTER, Progress
+from aggregator.writing.completeness import SECOND, SILENT_AFTER, Progress
+from aggregator.writing.fold import Mark
 from clickmill.wire import Committed, SourceStatus
 
 START = 1_800_000_000 * SECOND

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aggregator.pulse import HISTORY_MINUTES, Pipeline, Pulse, increases
-from aggregator.queries import Recent
+from aggregator.reading.live_events import HISTORY_MINUTES, Pipeline, Pulse, increases
+from aggregator.reading.queries import Recent
 
 PIPELINE = Pipeline(None, None, 0, 0)
 M = 60

@@ -14,10 +14,10 @@ import pytest
 
 from clickmill import wire
 from ingest._fastcount import Counters
+from ingest.durable.outbox import Outbox
+from ingest.durable.source import Source
 from ingest.metrics import Slot
-from ingest.outbox import Outbox
-from ingest.sealer import Sealer
-from ingest.source import Source
+from ingest.shipping.sealer import Sealer
 
 NS = 10**9
 

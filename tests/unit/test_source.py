@@ -22,11 +22,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from clickmill import wire
-from ingest import source as source_module
-from ingest import spool as spool_module
-from ingest.source import FOREIGN, SET_ASIDE, SWEEP_AFTER_S, Source, adopt
-from ingest.spool import SpoolError
-from tests.frames import MINUTE
+from ingest.durable import source as source_module
+from ingest.durable import spool as spool_module
+from ingest.durable.source import FOREIGN, SET_ASIDE, SWEEP_AFTER_S, Source, adopt
+from ingest.durable.spool import SpoolError
+from tests.support.frames import MINUTE
 
 CAPACITY = 100
 BIG = 1 << 30
@@ -194,7 +194,7 @@ def zero_count(path: Path, side: int, banner: int) -> None:
 COUNT_AND_SEAL = """
 import mmap, os, sys
 from pathlib import Path
-from ingest.source import Source
+from ingest.durable.source import Source
 root, ledger, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 fd = os.open(ledger, os.O_RDWR | os.O_CREAT)
 os.ftruncate(fd, 8)

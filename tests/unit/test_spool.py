@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from clickmill import wire
-from ingest import spool as spool_module
-from ingest.spool import SEGMENT_FRAMES, Spool, SpoolError, SpoolFullError
-from tests.frames import frame, run_of
+from ingest.durable import spool as spool_module
+from ingest.durable.spool import SEGMENT_FRAMES, Spool, SpoolError, SpoolFullError
+from tests.support.frames import frame, run_of
 
 BIG = 1 << 30
 

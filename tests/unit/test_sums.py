@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import sums
-from tests.fakes import FakeSource
+from aggregator.writing import sums
+from tests.support.fakes import FakeSource
 
 big = st.integers(0, 2**50)
 pairs = st.lists(

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.answers import next_second
-from aggregator.refusals import RefusedError
-from aggregator.timerange import EARLIEST, LATEST, MINUTE_S, Range, iso, parse_range, parse_time
+from aggregator.reading.answers import next_second
+from aggregator.reading.errors import RefusedError
+from aggregator.reading.timerange import (
+    EARLIEST,
+    LATEST,
+    MINUTE_S,
+    Range,
+    iso,
+    parse_range,
+    parse_time,
+)
 
 NOW = datetime(2024, 12, 10, 13, 0, 30, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickmill import wire
-from tests.frames import SOURCE, frame
+from tests.support.frames import SOURCE, frame
 
 U64 = 2**64 - 1
 clicks = st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, U64), max_size=50)

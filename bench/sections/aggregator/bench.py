@@ -37,8 +37,8 @@ import msgspec
 import psycopg
 from nats.aio.msg import Msg
 
-from aggregator.delivery import read
-from aggregator.store import Store
+from aggregator.writing.message import read
+from aggregator.writing.store import Store
 from bench.harness.machine import pin
 from bench.sections.aggregator.parts import (
     BANNERS,

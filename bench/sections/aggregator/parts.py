@@ -25,7 +25,8 @@ from nats.aio.msg import Msg
 from bench.harness.machine import cpu_ns, pin
 from clickmill import wire
 from clickmill.fields import PREFIX
-from stack import embedded_nats, embedded_postgres
+from stack.embedded import nats as embedded_nats
+from stack.embedded import postgres as embedded_postgres
 from stack.ports import free_port
 
 BANNERS: Final = 100

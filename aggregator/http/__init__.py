@@ -1,0 +1,1 @@
+"""The HTTP port of the aggregator: routes, middleware, OpenAPI, pages."""

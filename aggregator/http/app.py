@@ -1,0 +1,113 @@
+"""The aggregator's HTTP face: which address asks what. The asking itself is in `answers`.
+
+`build_app(deps)` gives an ASGI application; what it needs is handed in as `Deps`, so that a test
+can put its own clock or pool there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
+from prometheus_client import CollectorRegistry
+
+from aggregator.http import banner_routes, openapi, pages, routes
+from aggregator.http.metrics import HttpMetrics
+from aggregator.http.middleware import (
+    MAX_BODY_BYTES,
+    Door,
+    closed_gate,
+    on_defect,
+    on_framework_error,
+    on_refusal,
+)
+from aggregator.reading.answers import Answers
+from aggregator.reading.banners import Register
+from aggregator.reading.errors import RefusedError
+from aggregator.reading.live import Live
+from aggregator.reading.live_events import Pipeline
+from aggregator.reading.queries import Pool, Reader
+from aggregator.writing.completeness import Progress
+from clickmill.tokens import Tokens
+
+
+async def _nobody(_: int, __: str | None) -> None:
+    """For an application without anyone to tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """What the API needs from the process around it."""
+
+    pool: Pool
+    progress: Progress
+    # The reason why this aggregator is not ready, None while it is.
+    not_ready: Callable[[], str | None]
+    registry: CollectorRegistry
+    stats_token: str = ""
+    max_banner_id: int = 99_999
+    # Called after each change of the register with the ID and its target (None: no target).
+    target_changed: Callable[[int, str | None], Awaitable[None]] = field(default=_nobody)
+    # Set when the process begins to stop: open streams end, or they would hold the stop up.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def make_answers(deps: Deps) -> Answers:
+    """The statistics questions over these parts; NATS and HTTP use the same."""
+    reader = Reader(deps.pool)
+    return Answers(reader, deps.progress.complete_through, deps.max_banner_id)
+
+
+def make_register(deps: Deps) -> Register:
+    """The register over these parts; NATS and HTTP use the same."""
+    return Register(Reader(deps.pool), deps.target_changed)
+
+
+def pipeline_of(progress: Progress) -> Pipeline:
+    """The pipeline's state as the live page shows it."""
+    return Pipeline(
+        completeThrough=progress.complete_through(),
+        freshnessSeconds=progress.freshness_seconds(),
+        sources=progress.sources_live,
+        silentSources=progress.sources_silent,
+    )
+
+
+def build_app(deps: Deps) -> ASGIApp:
+    """The ASGI application of port 8081. The pool must be open before the first request."""
+    metrics = HttpMetrics(deps.registry)
+    live = Live(
+        Reader(deps.pool),
+        lambda: pipeline_of(deps.progress),
+        deps.stopping,
+        metrics.listeners.set,
+    )
+    files = pages.read_files()
+    described = [*routes.HANDLERS, *banner_routes.HANDLERS]
+    parts = {
+        "deps": deps,
+        "answers": make_answers(deps),
+        "register": make_register(deps),
+        "live": live,
+        "files": files,
+        "document": openapi.document(described),
+    }
+    app = Litestar(
+        route_handlers=[*described, *pages.HANDLERS],
+        state=State(parts, deep_copy=False),
+        exception_handlers={
+            RefusedError: on_refusal,
+            HTTPException: on_framework_error,
+            Exception: on_defect,
+        },
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    return Door(app, Tokens.parse(deps.stats_token), metrics, closed_gate(pages.asking(files)))

@@ -1,0 +1,199 @@
+"""What the OpenAPI document says beyond what the framework sees for itself.
+
+The framework makes the document from the handlers and the answers' structs. Parameters are read
+by `params` (one way for HTTP and NATS), so they are described here, next to each other: what is
+said here and what is done there is held together by the schema tests against the running server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import (
+    Components,
+    License,
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+    Tag,
+)
+
+from aggregator.reading.answers import MAX_BANNERS_ASKED, TOP_DEFAULT, TOP_MAX
+from aggregator.reading.banners import MAX_LISTED, MAX_NAME_CHARS, MAX_TARGET_CHARS
+from aggregator.reading.buckets import MAX_POINTS, STEPS
+from aggregator.reading.errors import ErrorBody
+from aggregator.reading.formats import FORMATS
+
+NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
+
+TAGS: Final = {
+    "statistics": "clicks of one banner, of several, of all; the busiest; live",
+    "register": "names and targets of banners",
+    "process": "whether it lives, is ready, and its metrics",
+}
+_ERRORS: Final = {
+    400: "the request is wrong; `code` and `error` say what to do",
+    401: "a token is needed",
+    404: "there is no such banner or address",
+    408: "the body did not arrive in time",
+    413: "the body is too large",
+    429: "too many streams are open",
+    503: "the figures can't be read just now",
+}
+_TIME: Final = Schema(
+    any_of=[
+        Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
+        Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=253_339_228_799),
+    ],
+    examples=["2024-12-10T12:56:00Z", 1733835360],
+)
+
+
+def _text(*words: str) -> Schema:
+    return Schema(type=OpenAPIType.STRING, enum=list(words))
+
+
+def _whole(low: int, high: int | None = None, default: int | None = None) -> Schema:
+    return Schema(type=OpenAPIType.INTEGER, minimum=low, maximum=high, default=default)
+
+
+def _query(name: str, schema: Schema, description: str) -> Parameter:
+    return Parameter(name=name, param_in="query", schema=schema, description=description)
+
+
+TS_FROM: Final = _query("tsFrom", _TIME, "start: RFC 3339 with a zone, or Unix seconds")
+TS_TO: Final = _query("tsTo", _TIME, "end (exclusive); every minute that overlaps is in")
+STEP: Final = _query("step", _text(*STEPS), "length of a bucket (default 1m)")
+TZ: Final = _query(
+    "tz",
+    Schema(type=OpenAPIType.STRING, max_length=64, examples=["Europe/Berlin"]),
+    "time zone (IANA name) in which days and hours begin (default UTC)",
+)
+FILL: Final = _query("fill", _text("zero"), "zero: empty buckets are in, with 0")
+FORMAT: Final = _query("format", _text(*FORMATS), "shape of the answer (default json)")
+LIMIT: Final = _query("limit", _whole(1, TOP_MAX, TOP_DEFAULT), "how many banners")
+AFTER: Final = _query("after", _whole(0, 2**31 - 1), "entries with IDs over this one")
+PAGE: Final = _query("limit", _whole(1, MAX_LISTED, MAX_LISTED), "how many entries")
+BANNERS: Final = Parameter(
+    name="bannerID",
+    param_in="query",
+    schema=Schema(type=OpenAPIType.ARRAY, items=_whole(0), max_items=MAX_BANNERS_ASKED),
+    description="banners that are asked for (default: all with clicks in the range)",
+)
+BANNER_ID: Final = Parameter(
+    name="banner_id", param_in="path", schema=_whole(0), required=True, description="banner ID"
+)
+
+RANGE: Final = (TS_FROM, TS_TO, FORMAT)
+SERIES: Final = (*RANGE, STEP, TZ, FILL)
+MANY: Final = (BANNERS, *SERIES)
+TOP: Final = (*RANGE, LIMIT)
+
+STATS_BODY: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={parameter.name: parameter.schema for parameter in SERIES if parameter.schema},
+    required=["tsFrom", "tsTo"],
+    additional_properties=False,
+)
+ENTRY_BODY: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "name": Schema(
+            type=[OpenAPIType.STRING, OpenAPIType.NULL], min_length=1, max_length=MAX_NAME_CHARS
+        ),
+        "target_url": Schema(
+            type=[OpenAPIType.STRING, OpenAPIType.NULL],
+            format=OpenAPIFormat.URI,
+            max_length=MAX_TARGET_CHARS,
+            pattern="^[hH][tT][tT][pP][sS]?://",
+        ),
+    },
+    min_properties=1,
+    additional_properties=False,
+    examples=[{"name": "Spring sale", "target_url": "https://example.org/sale"}],
+)
+
+
+def operation(
+    tag: str,
+    parameters: Sequence[Parameter] = (),
+    body: Schema | None = None,
+    tables: bool = False,
+) -> type[Operation]:
+    """The class of an operation with these parameters and this JSON body.
+
+    `tables`: its answer comes as CSV and NDJSON too.
+    """
+
+    @dataclass
+    class Described(Operation):
+        def __post_init__(self) -> None:
+            self.tags = [tag]
+            self.summary, self.description = self.description, None
+            path = [BANNER_ID] if self.parameters else []
+            self.parameters = [*path, *parameters]
+            if body is not None:
+                content = {"application/json": OpenAPIMediaType(schema=body)}
+                self.request_body = RequestBody(content=content, required=True)
+            if tables and self.responses:
+                shown: Any = self.responses["200"]
+                text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+                shown.content |= {CSV: text, NDJSON: text}
+
+    return Described
+
+
+def answers(
+    shape: Any, *errors: int, media_type: str = "application/json", status: int = 200
+) -> Mapping[int, ResponseSpec]:
+    """The `responses` of a handler: its good answer and the errors it may give."""
+    good = ResponseSpec(shape, False, "the answer", media_type)
+    others = {code: ResponseSpec(ErrorBody, False, _ERRORS[code]) for code in (401, *errors)}
+    return {status: good, **others}
+
+
+def document(handlers: Sequence[HTTPRouteHandler]) -> bytes:
+    """The OpenAPI document of these handlers, as JSON.
+
+    The framework makes it from an application that is never served: one that is served would
+    bring pages that load scripts from elsewhere.
+    """
+    app = Litestar(list(handlers), openapi_config=_config(), logging_config=None)
+    schema = app.openapi_schema
+    return msgspec.json.encode(schema.to_schema())
+
+
+def _config() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Clickmill statistics",
+        version="1",
+        description=(
+            "Clicks on banners per minute. Times are RFC 3339 with a zone or whole Unix seconds; "
+            "ranges are half-open, and every minute that overlaps one is in. One answer holds at "
+            f"most {MAX_POINTS:,} points. Every error is `{{error, code}}`."
+        ),
+        license=License(name="MIT", identifier="MIT"),
+        components=Components(
+            security_schemes={
+                "token": SecurityScheme(
+                    type="http", scheme="bearer", description="where CLICKMILL_STATS_TOKEN is set"
+                )
+            }
+        ),
+        security=[{}, {"token": []}],
+        use_handler_docstrings=True,
+        tags=[Tag(name=name, description=text) for name, text in TAGS.items()],
+    )

@@ -1,0 +1,1 @@
+"""Postgres itself: connections, arrays, partitions. Knows nothing of clicks."""

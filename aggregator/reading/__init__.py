@@ -1,0 +1,1 @@
+"""From rows to answers: ranges, steps, queries, formats, live rates."""

@@ -1,0 +1,207 @@
+"""Buckets: how a range is cut into steps, and which table gives each piece of it.
+
+Pure. A bucket is labelled by its natural start (the full hour, midnight of the zone), also
+where the range begins in the middle of it; it holds the minutes of the range alone.
+
+Rollups are used wherever a whole hour or whole UTC day lies within one bucket; the rest is read
+from finer tables. Every minute of the range is in exactly one piece, so any answer equals the
+sum of the minutes by construction.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import pairwise
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+from aggregator.reading.errors import RefusedError, bad, quote
+from aggregator.reading.timerange import MINUTE_S, Range
+
+HOUR_S: Final = 3600
+DAY_S: Final = 86_400
+MAX_POINTS: Final = 11_000
+STEPS: Final = {"1m": MINUTE_S, "5m": 300, "15m": 900, "1h": HOUR_S, "1d": DAY_S}
+UTC_ZONE: Final = ZoneInfo("UTC")
+_NO_PLACE: Final = frozenset({"localtime", "Factory", "posixrules"})
+
+Piece = tuple[int, int]
+
+
+class Cover(NamedTuple):
+    """A range as pieces [start, end) of Unix seconds, by the table that each is read from."""
+
+    days: list[Piece]
+    hours: list[Piece]
+    minutes: list[Piece]
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones()) - _NO_PLACE
+
+
+@cache
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def parse_zone(text: str | None) -> ZoneInfo:
+    """The time zone of that IANA name, UTC where none is given. RefusedError: invalid_tz."""
+    if text is None:
+        return UTC_ZONE
+    if text not in _zones():
+        raise bad(
+            "invalid_tz",
+            f"tz is {quote(text)}: it must be a time zone's name, such as Europe/Berlin or UTC",
+        )
+    return _zone(text)
+
+
+def parse_step(text: str | None) -> str:
+    """The name of a step, 1m where none is given. Raises RefusedError (invalid_step)."""
+    if text is None:
+        return "1m"
+    if text not in STEPS:
+        raise bad("invalid_step", f"step is {quote(text)}: it must be one of {', '.join(STEPS)}")
+    return text
+
+
+def _offset(zone: ZoneInfo, seconds: int) -> int:
+    offset = zone.utcoffset(datetime.fromtimestamp(seconds, UTC).astimezone(zone))
+    assert offset is not None
+    return offset.days * DAY_S + offset.seconds
+
+
+def _midnight(zone: ZoneInfo, day: date) -> int:
+    """Where that day begins in the zone, rounded up to the minute; in a gap: after the gap."""
+    local = datetime(day.year, day.month, day.day, tzinfo=zone)
+    return -(-int(local.timestamp()) // MINUTE_S) * MINUTE_S
+
+
+def _local_day(zone: ZoneInfo, seconds: int) -> date:
+    return datetime.fromtimestamp(seconds, UTC).astimezone(zone).date()
+
+
+def _day_starts(span: Range, zone: ZoneInfo) -> list[int]:
+    first = _local_day(zone, span.first) - timedelta(days=1)
+    last = _local_day(zone, span.end) + timedelta(days=1)
+    days = ((last - first).days) + 1
+    # A day that a zone skipped altogether (Apia 2011) begins where the next one does: once only.
+    starts = sorted({_midnight(zone, first + timedelta(days=n)) for n in range(days)})
+    before = bisect_right(starts, span.first) - 1
+    return [start for start in starts[before:] if start < span.end]
+
+
+def _hour_starts(span: Range, zone: ZoneInfo) -> list[int]:
+    """Full hours of the zone's clock; in most zones these are the full hours of UTC."""
+    starts: list[int] = []
+    at = span.first
+    while at < span.end:
+        start = at - (at + _offset(zone, at)) % HOUR_S
+        # After a change by half an hour the clock's hour may begin before the last bucket's.
+        starts.append(start if not starts else max(start, starts[-1] + MINUTE_S))
+        ahead = start + HOUR_S
+        at = max(ahead - (ahead + _offset(zone, ahead)) % HOUR_S, at + MINUTE_S)
+    return starts
+
+
+def _whole_hours(zone: ZoneInfo, span: Range) -> bool:
+    """Whether the zone is whole hours away from UTC all through the range (asked by the day)."""
+    if zone is UTC_ZONE:
+        return True
+    days = range(span.first, span.end + DAY_S, DAY_S)
+    return all(_offset(zone, at) % HOUR_S == 0 for at in days)
+
+
+def starts_of(span: Range, step: str, zone: ZoneInfo) -> list[int]:
+    """Starts of all buckets that overlap the range, ascending; check `count` before calling."""
+    if span.first >= span.end:
+        return []
+    if step == "1d" and zone is not UTC_ZONE:
+        return _day_starts(span, zone)
+    if step == "1h" and not _whole_hours(zone, span):
+        return _hour_starts(span, zone)
+    size = STEPS[step]
+    return list(range(span.first // size * size, span.end, size))
+
+
+def count(span: Range, step: str) -> int:
+    """The most buckets that the range can have at this step (a zone can add one)."""
+    if span.first >= span.end:
+        return 0
+    size = STEPS[step]
+    return -(-span.end // size) - span.first // size
+
+
+def check_points(span: Range, step: str, banners: int = 1) -> None:
+    """RefusedError (too_many_points), with the smallest step that fits, if there are too many."""
+    if count(span, step) * banners > MAX_POINTS:
+        raise _too_many(span, step, banners)
+
+
+def _too_many(span: Range, step: str, banners: int) -> RefusedError:
+    fits = [name for name in STEPS if count(span, name) * banners <= MAX_POINTS]
+    fewer = "a shorter range" if banners == 1 else "a shorter range or fewer banners"
+    advice = f"use step={fits[0]} or {fewer}" if fits else f"no step fits, ask for {fewer}"
+    points = count(span, step) * banners
+    return bad(
+        "too_many_points",
+        f"that would be {points:,} points, and one answer holds {MAX_POINTS:,}: {advice}",
+    )
+
+
+def cover(span: Range, starts: list[int]) -> Cover:
+    """The pieces that the range is read in, given the buckets' starts (one: a plain total)."""
+    pieces = Cover([], [], [])
+    if not starts:
+        return pieces
+    if len(starts) > 1 and any(start % HOUR_S for start in starts):
+        if starts[1] - starts[0] < HOUR_S:
+            pieces.minutes.append((span.first, span.end))
+            return pieces
+        edges = [span.first, *starts[1:], span.end]
+        for left, right in pairwise(edges):
+            _by_hours(pieces, left, right)
+    elif any(start % DAY_S for start in starts[1:]):
+        _by_hours(pieces, span.first, span.end)
+    else:
+        _by_days(pieces, span.first, span.end)
+    return pieces
+
+
+def _by_days(pieces: Cover, left: int, right: int) -> None:
+    first, last = -(-left // DAY_S) * DAY_S, right // DAY_S * DAY_S
+    if first < last:
+        pieces.days.append((first, last))
+        _by_hours(pieces, left, first)
+        _by_hours(pieces, last, right)
+    else:
+        _by_hours(pieces, left, right)
+
+
+def _by_hours(pieces: Cover, left: int, right: int) -> None:
+    first, last = -(-left // HOUR_S) * HOUR_S, right // HOUR_S * HOUR_S
+    if first < last:
+        pieces.hours.append((first, last))
+        _add(pieces.minutes, left, first)
+        _add(pieces.minutes, last, right)
+    else:
+        _add(pieces.minutes, left, right)
+
+
+def _add(pieces: list[Piece], left: int, right: int) -> None:
+    """Appends [left, right) unless empty, joined to the piece before where they touch."""
+    if left >= right:
+        return
+    if pieces and pieces[-1][1] == left:
+        pieces[-1] = (pieces[-1][0], right)
+    else:
+        pieces.append((left, right))
+
+
+def total_start(span: Range) -> list[int]:
+    """The one bucket of a plain total; none for an empty range."""
+    return [span.first] if span.first < span.end else []

@@ -1,0 +1,129 @@
+"""What retention has left: which ranges can be answered, in which steps.
+
+Pure. Minutes go first, and the hours and days that they were summed up in stay. A range that
+begins where minutes are gone is answered from those, as long as it needs no part of an hour; if
+it does, the refusal says what to ask instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from aggregator.reading.buckets import (
+    HOUR_S,
+    MAX_POINTS,
+    STEPS,
+    UTC_ZONE,
+    Cover,
+    Piece,
+    check_points,
+    count,
+    cover,
+    starts_of,
+    total_start,
+)
+from aggregator.reading.errors import RefusedError, bad
+from aggregator.reading.timerange import Range, iso
+
+# The last day's minutes are there whatever the settings; half of it only, for clocks that differ.
+ALWAYS_S: Final = 12 * HOUR_S
+NOTHING: Final[Piece] = (0, 0)
+
+
+class Kept(NamedTuple):
+    """Minutes are there but those in `gone`, hours and days from `rollups` on; in Unix seconds."""
+
+    gone: Piece = NOTHING
+    rollups: int = 0
+
+    def has(self, minutes: Piece) -> bool:
+        """Whether none of these minutes is gone."""
+        return max(minutes[0], self.gone[0]) >= min(minutes[1], self.gone[1])
+
+    def pieces(self, whole: Cover) -> Cover:
+        """The pieces without what lies before the time of the rollups, whose rows go bit by bit."""
+        since = self.rollups
+        return Cover(
+            *(
+                [(max(left, since), right) for left, right in part if right > since]
+                for part in whole
+            )
+        )
+
+
+class Question(NamedTuple):
+    """A range, and how it is to be cut. `step` None: into nothing, for its total."""
+
+    span: Range
+    step: str | None
+    zone: ZoneInfo = UTC_ZONE
+
+    def check(self, kept: Kept, banners: int = 1) -> None:
+        """RefusedError (too_fine, too_many_points) where it can't be answered as it is."""
+        if self.needs_gone(kept):
+            raise _too_fine(self, kept, banners)
+        if self.step is not None:
+            check_points(self.span, self.step, banners)
+
+    def fits(self, banners: int) -> bool:
+        """Whether the points go into one answer."""
+        return self.step is None or count(self.span, self.step) * banners <= MAX_POINTS
+
+    def needs_gone(self, kept: Kept) -> bool:
+        """Whether minutes would be read that are gone. False where there are too many points."""
+        if kept.has((self.span.first, self.span.end)):
+            return False
+        if self.step is not None and STEPS[self.step] < HOUR_S:
+            return True
+        return self.fits(1) and not all(map(kept.has, self._cover().minutes))
+
+    def _cover(self) -> Cover:
+        if self.step is None:
+            return cover(self.span, total_start(self.span))
+        return cover(self.span, starts_of(self.span, self.step, self.zone))
+
+
+def _too_fine(asked: Question, kept: Kept, banners: int) -> RefusedError:
+    first, since = map(iso, kept.gone)
+    works = (
+        other
+        for other in _others(asked, kept)
+        if other.fits(banners) and not other.needs_gone(kept)
+    )
+    advice = [_difference(other, asked) for other in works][:1]
+    return bad(
+        "too_fine",
+        f"minutes from {first} to {since} are not kept any more, and this needs some of them: use "
+        + ", or ".join([*advice, f"a tsFrom from {since} on"]),
+    )
+
+
+def _others(asked: Question, kept: Kept) -> Iterator[Question]:
+    """What could be asked instead, the nearest first: coarser, by full hours, in UTC."""
+    steps = [None] if asked.step is None else list(STEPS)[list(STEPS).index(asked.step) :]
+    hours = _by_hours(asked.span, kept)
+    for span, zone in ((asked.span, asked.zone), (hours, asked.zone), (hours, UTC_ZONE)):
+        yield from (Question(span, step, zone) for step in steps)
+
+
+def _by_hours(span: Range, kept: Kept) -> Range:
+    """The range with full hours wherever it begins or ends among minutes that are gone."""
+    since = datetime.fromtimestamp(span.first // HOUR_S * HOUR_S, UTC)
+    if span.end >= kept.gone[1] or span.end % HOUR_S == 0:
+        return Range(since, span.until)
+    return Range(since, datetime.fromtimestamp(-(-span.end // HOUR_S) * HOUR_S, UTC))
+
+
+def _difference(other: Question, asked: Question) -> str:
+    """What is other, as parameters."""
+    parts = [f"step={other.step}"] if other.step != asked.step else []
+    if other.zone.key != asked.zone.key:
+        parts.append(f"tz={other.zone.key}")
+    if other.span.first != asked.span.first:
+        parts.append(f"tsFrom={iso(other.span.first)}")
+    if other.span.end != asked.span.end:
+        parts.append(f"tsTo={iso(other.span.end)}")
+    return " with ".join([parts[0], " and ".join(parts[1:])]) if parts[1:] else parts[0]

@@ -1,0 +1,155 @@
+"""Clicks as they come: one computation a second, however many listen.
+
+The figures are differences of what Postgres holds, so every aggregator shows the same, whoever
+wrote the clicks. The pulse beats only while somebody listens (and a while longer, so that a page
+that reconnects finds its history). Each beat becomes one event, encoded once; all listeners send
+the same bytes, and one that is too slow misses beats instead of queueing them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from aggregator.reading.errors import RefusedError
+from aggregator.reading.live_events import HISTORY_MINUTES, LOOK_BACK_S, Hello, Pipeline, Pulse
+from aggregator.reading.queries import Reader
+from aggregator.reading.timerange import MINUTE_S
+
+BEAT_S: Final = 1.0
+# While nothing happens Postgres is looked at more often, so that the first click shows at once.
+QUIET_POLL_S: Final = 0.25
+MAX_LISTENERS: Final = 2_000
+LIFE_S: Final = 60.0
+LIFE_SPREAD: Final = 0.25
+LINGER_S: Final = 60.0
+RETRY_MS: Final = 1_000
+MAX_ROWS: Final = 5_000
+STILL_THERE: Final = b": \n\n"
+
+log = logging.getLogger("clickmill.live")
+
+
+def event(name: str, data: msgspec.Struct) -> bytes:
+    """One server-sent event."""
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
+
+
+class Live:
+    """The beating loop and its listeners."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        pipeline: Callable[[], Pipeline],
+        stopping: asyncio.Event,
+        count_listeners: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._reader = reader
+        self._pipeline = pipeline
+        self._stopping = stopping
+        self._count_listeners = count_listeners
+        self._listening = 0
+        self._left = 0.0
+        self._pulse = Pulse()
+        self._task: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[bytes] | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def listen(self) -> AsyncIterator[bytes]:
+        """The events of one listener, until its life is over, it goes, or the process stops.
+
+        Raises RefusedError (too_many_listeners) where MAX_LISTENERS are there already.
+        """
+        if self._listening >= MAX_LISTENERS:
+            sentence = f"{MAX_LISTENERS} streams are open, the most that go: try again later"
+            raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_listeners", sentence)
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        spread = random.uniform(1 - LIFE_SPREAD, 1 + LIFE_SPREAD)
+        ends = time.monotonic() + LIFE_S * spread
+        self._enter(1)
+        try:
+            upcoming = self._upcoming()
+            yield b"retry: %d\n" % RETRY_MS + event("hello", await self._hello())
+            while time.monotonic() < ends and not self._stopping.is_set():
+                beat = await asyncio.shield(upcoming)
+                upcoming = self._upcoming()
+                yield beat
+        finally:
+            self._enter(-1)
+
+    def _enter(self, change: int) -> None:
+        self._listening += change
+        self._left = time.monotonic()
+        self._count_listeners(self._listening)
+
+    def _upcoming(self) -> asyncio.Future[bytes]:
+        """The next beat, which all who listen wait for together."""
+        if self._next is None or self._next.done():
+            self._next = asyncio.get_running_loop().create_future()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="live")
+        return self._next
+
+    async def _hello(self) -> Hello:
+        if self._pulse.needs_minutes(time.time()):
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_minutes(), name="live history")
+            await asyncio.shield(self._reading)
+        return self._pulse.hello(time.time(), self._pipeline())
+
+    async def _read_minutes(self) -> None:
+        now = time.time()
+        since = (int(now) // MINUTE_S - HISTORY_MINUTES) * MINUTE_S
+        try:
+            self._pulse.minutes_were(await self._reader.minutes(since), now)
+        except RefusedError:
+            log.debug("no history for a listener: Postgres does not answer")
+
+    async def _run(self) -> None:
+        """The loop: looks at Postgres, hands out beats, ends when nobody has listened for long."""
+        quiet = False
+        last = 0.0
+        while not self._stopping.is_set():
+            if not self._listening and time.monotonic() - self._left > LINGER_S:
+                break
+            beat = await self._look()
+            changed = beat is not None and self._pulse.clicks > 0
+            if changed or time.monotonic() - last >= BEAT_S - QUIET_POLL_S / 2:
+                last = time.monotonic()
+                self._hand_out(beat or STILL_THERE)
+                self._pulse.sent(time.time())
+                quiet = not changed
+            await self._pause(QUIET_POLL_S if quiet else BEAT_S)
+        self._pulse.rest()
+        self._hand_out(STILL_THERE)
+
+    async def _look(self) -> bytes | None:
+        now = time.time()
+        since = int(now - LOOK_BACK_S) // MINUTE_S * MINUTE_S
+        try:
+            recent = await self._reader.recent(since, MAX_ROWS)
+        except RefusedError:
+            return None
+        self._pulse.look(time.monotonic(), recent)
+        return event("beat", self._pulse.beat(now, self._pipeline()))
+
+    def _hand_out(self, beat: bytes) -> None:
+        if self._next is not None and not self._next.done():
+            self._next.set_result(beat)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return

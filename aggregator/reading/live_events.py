@@ -1,0 +1,164 @@
+"""The arithmetic of the live figures: from looks at the last minutes to rates and events.
+
+Pure: what was seen and the time come in as arguments. "Pulse", because it beats once a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from aggregator.reading.queries import Recent
+from aggregator.reading.timerange import MINUTE_S
+
+# How far back clicks count as "now": a delta may be late by a minute edge and a retry.
+LOOK_BACK_S: Final = 120
+HISTORY_BEATS: Final = 300
+HISTORY_S: Final = 300
+HISTORY_MINUTES: Final = 30
+# Looks see the last minutes only: a delta that comes later than they reach is in the next reading.
+REREAD_S: Final = 5
+MAX_BANNERS_SHOWN: Final = 200
+# Rates are means over this many seconds: frames come once a second, but not in step with us.
+SMOOTH_S: Final = 3.0
+MAX_LOOKS: Final = 16
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """State of the pipeline: how far the figures are complete, and who holds them back."""
+
+    completeThrough: datetime | None  # noqa: N815
+    freshnessSeconds: float | None  # noqa: N815
+    sources: int
+    silentSources: int  # noqa: N815
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """One second of GET /live. `clicks` came since the event before; rates are smoothed."""
+
+    ts: datetime
+    clicks: Annotated[int, Meta(ge=0)]
+    clicksPerSecond: Annotated[float, Meta(ge=0)]  # noqa: N815
+    banners: Annotated[dict[str, float], Meta(description="clicks per second by banner ID")]
+    minutes: Annotated[
+        list[tuple[int, int]], Meta(description="(Unix seconds, clicks) of the last minutes")
+    ]
+    pipeline: Pipeline
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The first event of a stream: what happened before it."""
+
+    seconds: Annotated[
+        list[tuple[float, float]], Meta(description="(Unix seconds, clicks per second)")
+    ]
+    minutes: Annotated[list[tuple[int, int]], Meta(description="(Unix seconds, clicks)")]
+    pipeline: Pipeline
+
+
+class _Look(NamedTuple):
+    at: float
+    recent: Recent
+
+
+def increases(before: Recent, after: Recent) -> tuple[int, dict[int, int]]:
+    """(clicks in all, clicks by banner) that came between two looks at the same minutes."""
+    total = sum(
+        max(0, clicks - before.minutes.get(minute, 0)) for minute, clicks in after.minutes.items()
+    )
+    banners: dict[int, int] = {}
+    for (banner_id, minute), clicks in after.banners.items():
+        was = before.banners.get((banner_id, minute))
+        if was is None and before.cut and minute in before.minutes:
+            continue  # it had clicks then that were not listed: how many is not known
+        more = clicks - (was or 0)
+        if more > 0:
+            banners[banner_id] = banners.get(banner_id, 0) + more
+    return total, banners
+
+
+class Pulse:
+    """What was seen lately. `clicks`: how many came since the last event that was sent."""
+
+    def __init__(self) -> None:
+        self.clicks = 0
+        self._rate = 0.0
+        self._looks: deque[_Look] = deque(maxlen=MAX_LOOKS)
+        self._sent: _Look | None = None
+        self._history: deque[tuple[float, float]] = deque(maxlen=HISTORY_BEATS)
+        self._minutes: dict[int, int] = {}
+        self._minutes_at = 0.0
+        self._read_at = 0.0
+
+    def look(self, at: float, recent: Recent) -> None:
+        """Takes in one look at Postgres, made at `at` (monotonic seconds)."""
+        self._looks.append(_Look(at, recent))
+        while len(self._looks) > 2 and self._looks[1].at <= at - SMOOTH_S:
+            self._looks.popleft()
+        self._sent = self._sent or self._looks[0]
+        self.clicks = increases(self._sent.recent, recent)[0]
+
+    def beat(self, now: float, pipeline: Pipeline) -> Beat:
+        """The event of the last look; `now` is Unix time."""
+        oldest, newest = self._looks[0], self._looks[-1]
+        seconds = max(newest.at - oldest.at, 1.0)
+        total, banners = increases(oldest.recent, newest.recent)
+        busiest = sorted(banners.items(), key=lambda item: (-item[1], item[0]))
+        self._add(now, newest.recent)
+        self._rate = round(total / seconds, 1)
+        return Beat(
+            ts=datetime.fromtimestamp(now, UTC),
+            clicks=self.clicks,
+            clicksPerSecond=self._rate,
+            banners={
+                str(banner): round(clicks / seconds, 1)
+                for banner, clicks in busiest[:MAX_BANNERS_SHOWN]
+            },
+            minutes=sorted(newest.recent.minutes.items()),
+            pipeline=pipeline,
+        )
+
+    def _add(self, now: float, recent: Recent) -> None:
+        if self._has_hole(now):
+            return
+        self._minutes.update(recent.minutes)
+        oldest = now - (HISTORY_MINUTES + 1) * MINUTE_S
+        self._minutes = {at: n for at, n in self._minutes.items() if at >= oldest}
+        self._minutes_at = now
+
+    def sent(self, now: float) -> None:
+        """The last beat went out: the next one counts from it."""
+        if not self._looks:
+            return
+        newest = self._looks[-1]
+        if self._sent is not None and newest.at > self._sent.at:
+            self._history.append((round(now, 2), self._rate))
+        self._sent = newest
+        self.clicks = 0
+
+    def rest(self) -> None:
+        """Nobody looks for a while: what comes meanwhile is no "now" any more."""
+        self._looks.clear()
+        self._sent = None
+        self.clicks = 0
+
+    def needs_minutes(self, now: float) -> bool:
+        """Whether the history of minutes must be read again: it has a hole, or is old."""
+        return self._has_hole(now) or now - self._read_at > REREAD_S
+
+    def _has_hole(self, now: float) -> bool:
+        return now - self._minutes_at > LOOK_BACK_S - MINUTE_S
+
+    def minutes_were(self, minutes: dict[int, int], now: float) -> None:
+        """Takes in the history of minutes as Postgres has it."""
+        self._minutes = dict(minutes)
+        self._minutes_at = self._read_at = now
+
+    def hello(self, now: float, pipeline: Pipeline) -> Hello:
+        """The first event of a new listener."""
+        seconds = [(at, rate) for at, rate in self._history if at > now - HISTORY_S]
+        return Hello(seconds, sorted(self._minutes.items()), pipeline)

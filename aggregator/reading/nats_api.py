@@ -1,0 +1,86 @@
+"""Answers workers' questions over NATS: a banner's statistics, and the register's targets.
+
+Why over NATS: one ingest port then serves everything, from any number of machines, without
+knowing where an aggregator is. The logic is that of the HTTP face; only the carrier differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from aggregator.reading.answers import Answers
+from aggregator.reading.banners import Register
+from aggregator.reading.errors import RefusedError
+from clickmill import wire
+from clickmill.connection import Connection
+
+QUEUE: Final = "clickmill-aggregators"
+MAX_AT_ONCE: Final = 64
+"""Questions being answered at a time; those beyond wait in the client's own bounded queue."""
+
+log = logging.getLogger("clickmill.responders")
+
+_StatsRequest: Final = msgspec.json.Decoder(wire.StatsRequest)
+
+
+class Responders:
+    """Subscribes to the questions. Each is answered once, by one of the aggregators."""
+
+    def __init__(self, connection: Connection, answers: Answers, register: Register) -> None:
+        self._connection, self._answers, self._register = connection, answers, register
+        self._free = asyncio.Semaphore(MAX_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Subscribe; from here on questions are answered."""
+        await self._listen(wire.STATS_SUBJECT, self._stats)
+        await self._listen(wire.BANNERS_SUBJECT, self._targets)
+
+    async def _listen(self, subject: str, answer: Callable[[Msg], Awaitable[None]]) -> None:
+        async def take(message: Msg) -> None:
+            await self._free.acquire()
+            task = asyncio.create_task(self._answer(answer, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        await self._connection.subscribe(subject, take, QUEUE)
+
+    async def _answer(self, answer: Callable[[Msg], Awaitable[None]], message: Msg) -> None:
+        """A question that breaks us gets no answer, and the asker its time-out; we go on."""
+        try:
+            await answer(message)
+        except Exception:
+            log.exception("a question on %s was not answered", message.subject)
+        finally:
+            self._free.release()
+
+    async def _stats(self, message: Msg) -> None:
+        request = _StatsRequest.decode(message.data)
+        answer = await self._answers.answer_stats(request.banner_id, request.params)
+        headers = {
+            wire.STATUS_HEADER: str(answer.status),
+            wire.CONTENT_TYPE_HEADER: answer.content_type,
+            **answer.headers,
+        }
+        await self._connection.publish(message.reply, answer.body, headers=headers)
+
+    async def _targets(self, message: Msg) -> None:
+        """A page of targets with IDs over the one asked for; a header tells where to go on."""
+        try:
+            page, last = await self._register.targets(int(message.data or b"-1"))
+        except RefusedError as refusal:
+            log.debug("the register can't be read: %s", refusal)
+            return
+        headers = {wire.MORE_HEADER: str(last)} if last is not None else None
+        await self._connection.publish(message.reply, page, headers=headers)
+
+    async def tell(self, banner_id: int, target: str | None) -> None:
+        """Tell every worker of a banner's new target, or that it has none any more."""
+        change = {"id": banner_id, "target_url": target}
+        await self._connection.publish(wire.BANNERS_CHANGED_SUBJECT, msgspec.json.encode(change))

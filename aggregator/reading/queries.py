@@ -1,0 +1,271 @@
+"""Reading the figures from Postgres: series by bucket, totals by banner.
+
+Each answer is one statement, hence one snapshot: minutes and rollups, which the writer changes
+in one transaction, are seen together. Reading takes no lock that a writer waits for; the pool
+and the statement time-out bound what all readers together can take from the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from aggregator.reading.buckets import MAX_POINTS, STEPS, Cover, Piece
+from aggregator.reading.errors import unavailable
+from aggregator.reading.kept import NOTHING, Kept
+
+POOL_MIN: Final = 1
+POOL_MAX: Final = 6
+POOL_WAIT_S: Final = 5.0
+POOL_MAX_WAITING: Final = 256
+STATEMENT_TIMEOUT_MS: Final = 5_000
+# Also where Postgres hangs, and ends no statement by itself.
+ANSWER_TIMEOUT_S: Final = 8.0
+# Past this many pieces of one table they are joined as a list instead of one branch for each.
+MAX_BRANCHES: Final = 3
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+Params = dict[str, object]
+
+log = logging.getLogger("clickmill.queries")
+
+
+class Total(NamedTuple):
+    """A banner's clicks in a range, with its name from the register, if it has one."""
+
+    banner_id: int
+    name: str | None
+    clicks: int
+
+
+class Recent(NamedTuple):
+    """The last minutes: clicks by minute (Unix seconds), and by (banner, minute).
+
+    `cut`: there are more banners than are listed; all minutes are there always.
+    """
+
+    minutes: dict[int, int]
+    banners: dict[tuple[int, int], int]
+    cut: bool = False
+
+
+# Banner ID → (bucket's start in Unix seconds, clicks), ascending, without empty buckets.
+Series = dict[int, list[tuple[int, int]]]
+
+_TABLES: Final[tuple[tuple[LiteralString, LiteralString], ...]] = (
+    ("banner_day", "day"),
+    ("banner_hour", "hour"),
+    ("banner_minute", "minute"),
+)
+
+
+def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
+    """The readers' pool, not yet open. Bounded in size, in waiting, and in each statement."""
+    options = (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC -c jit=off"
+        " -c idle_in_transaction_session_timeout=10000 -c lock_timeout=2000"
+    )
+    return AsyncConnectionPool(
+        dsn,
+        kwargs={
+            "autocommit": True,
+            "options": options,
+            "application_name": "clickmill statistics",
+            "connect_timeout": 3,
+            # Planned for its own range each time: only then are partitions pruned before
+            # they are locked.
+            "prepare_threshold": None,
+        },
+        min_size=POOL_MIN,
+        max_size=max_size,
+        timeout=POOL_WAIT_S,
+        max_waiting=POOL_MAX_WAITING,
+        reconnect_timeout=5.0,
+        check=None,
+        open=False,
+    )
+
+
+class Reader:
+    """Questions to Postgres. Each raises RefusedError (stats_unavailable) if it can't answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, sql: LiteralString, params: Mapping[str, object]) -> list[TupleRow]:
+        """All rows of one statement. A connection that broke is replaced and asked once more."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await self._fetch_twice(sql, params)
+        except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning("statistics can't be read: %s", reason)
+            raise unavailable() from error
+
+    async def _fetch_twice(
+        self, sql: LiteralString, params: Mapping[str, object]
+    ) -> list[TupleRow]:
+        try:
+            return await self._fetch(sql, params)
+        except psycopg.errors.QueryCanceled:
+            raise
+        except psycopg.OperationalError:
+            await self._pool.check()
+            return await self._fetch(sql, params)
+
+    async def _fetch(self, sql: LiteralString, params: Mapping[str, object]) -> list[TupleRow]:
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(sql, params)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def series(
+        self, banners: Sequence[int], starts: Sequence[int], cover: Cover, step: str
+    ) -> Series:
+        """Clicks by banner and bucket. `starts` and `cover` come from `buckets`."""
+        if not starts or not banners:
+            return {}
+        params: Params = {"ids": list(banners)}
+        rows_of = _union(cover, params, one=len(banners) == 1)
+        if len(banners) == 1:
+            params["id"] = banners[0]
+        if all(start % STEPS[step] == 0 for start in starts):
+            bucket: LiteralString = "date_bin(%(size)s, t, 'epoch')"
+            params["size"] = f"{STEPS[step]} seconds"
+        else:
+            bucket = "(%(starts)s::timestamptz[])[width_bucket(t, %(starts)s::timestamptz[])]"
+            params["starts"] = [_moment(start) for start in starts]
+        sql = (
+            f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at, sum(clicks)::bigint"
+            f" FROM ({rows_of}) AS piece GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+        series: Series = {}
+        for banner_id, at, clicks in await self.fetch(sql, params):
+            series.setdefault(banner_id, []).append((at, clicks))
+        return series
+
+    async def clicked(self, cover: Cover) -> list[int]:
+        """IDs of the banners that have clicks in the pieces, ascending; at most MAX_POINTS + 1."""
+        params: Params = {"limit": MAX_POINTS + 1}
+        rows_of = _union(cover, params)
+        if not rows_of:
+            return []
+        sql = f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
+        return [row[0] for row in await self.fetch(sql, params)]
+
+    async def kept(self) -> Kept:
+        """What retention has left."""
+        sql: LiteralString = (
+            "SELECT unit, extract(epoch FROM gone_from)::bigint,"
+            " extract(epoch FROM kept_from)::bigint FROM retention"
+        )
+        gone = {unit: (since, until) for unit, since, until in await self.fetch(sql, {})}
+        return Kept(gone.get("minute", NOTHING), gone.get("rollup", NOTHING)[1])
+
+    async def recent(self, since: int, most: int) -> Recent:
+        """All minutes from `since` on; at most `most` rows by banner, the newest and busiest."""
+        sql = (
+            "WITH recent AS MATERIALIZED (SELECT banner_id, minute, clicks FROM banner_minute"
+            " WHERE minute >= %(since)s)"
+            " SELECT -1, extract(epoch FROM minute)::bigint, sum(clicks)::bigint"
+            " FROM recent GROUP BY minute UNION ALL"
+            " (SELECT banner_id, extract(epoch FROM minute)::bigint, clicks FROM recent"
+            " ORDER BY minute DESC, clicks DESC LIMIT %(most)s)"
+        )
+        recent = Recent({}, {})
+        for banner_id, minute, clicks in await self.fetch(
+            sql, {"since": _moment(since), "most": most}
+        ):
+            if banner_id < 0:
+                recent.minutes[minute] = clicks
+            else:
+                recent.banners[banner_id, minute] = clicks
+        return recent._replace(cut=len(recent.banners) >= most)
+
+    async def minutes(self, since: int) -> dict[int, int]:
+        """Clicks of all banners by minute (Unix seconds), from `since` on."""
+        sql = (
+            "SELECT extract(epoch FROM minute)::bigint, sum(clicks)::bigint FROM banner_minute"
+            " WHERE minute >= %(since)s GROUP BY 1 ORDER BY 1"
+        )
+        return dict(await self.fetch(sql, {"since": _moment(since)}))
+
+    async def top(self, cover: Cover, limit: int) -> tuple[int, list[Total]]:
+        """(clicks of all banners, the `limit` banners with most clicks, equal ones by ID)."""
+        params: Params = {"limit": limit}
+        rows_of = _union(cover, params)
+        if not rows_of:
+            return 0, []
+        sql = (
+            "SELECT ranked.banner_id, banner.name, clicks, everything FROM ("
+            "SELECT banner_id, sum(clicks)::bigint AS clicks,"
+            " (sum(sum(clicks)) OVER ())::bigint AS everything"
+            f" FROM ({rows_of}) AS piece GROUP BY banner_id"
+            " ORDER BY clicks DESC, banner_id LIMIT %(limit)s) AS ranked"
+            " LEFT JOIN banner ON banner.id = ranked.banner_id ORDER BY clicks DESC, banner_id"
+        )
+        rows = await self.fetch(sql, params)
+        return (rows[0][3] if rows else 0), [Total(*row[:3]) for row in rows]
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _union(cover: Cover, params: Params, one: bool | None = None) -> LiteralString:
+    """SQL that gives (banner_id, t, clicks) of all pieces; adds its values to `params`.
+
+    `one`: of %(id)s alone (True), of %(ids)s (False), of every banner (None).
+    """
+    branches: list[LiteralString] = []
+    for (table, column), pieces in zip(_TABLES, cover, strict=True):
+        if pieces:
+            branches += _branches(table, column, pieces, params, one)
+    return " UNION ALL ".join(branches)
+
+
+def _branches(
+    table: LiteralString,
+    column: LiteralString,
+    pieces: list[Piece],
+    params: Params,
+    one: bool | None,
+) -> list[LiteralString]:
+    whose: LiteralString = "TRUE"
+    if one is not None:
+        whose = "banner_id = %(id)s" if one else "banner_id = ANY(%(ids)s)"
+    select: LiteralString = f"SELECT banner_id, {column} AS t, clicks FROM {table}"
+    if len(pieces) > MAX_BRANCHES:
+        params[f"{column}_from"] = [_moment(left) for left, _ in pieces]
+        params[f"{column}_to"] = [_moment(right) for _, right in pieces]
+        params[f"{column}_first"] = _moment(pieces[0][0])
+        params[f"{column}_end"] = _moment(pieces[-1][1])
+        parts: LiteralString = (
+            f"unnest(%({column}_from)s::timestamptz[], %({column}_to)s::timestamptz[])"
+        )
+        joined: LiteralString = (
+            f"{select} JOIN {parts} AS part (since, until)"
+            f" ON {column} >= since AND {column} < until"
+            f" WHERE {whose} AND {column} >= %({column}_first)s AND {column} < %({column}_end)s"
+        )
+        return [joined]
+    branches: list[LiteralString] = []
+    for n, (left, right) in enumerate(pieces):
+        key: LiteralString = f"{column}_{_DIGITS[n]}"
+        params[f"{key}_from"], params[f"{key}_to"] = _moment(left), _moment(right)
+        branches.append(
+            f"{select} WHERE {whose} AND {column} >= %({key}_from)s AND {column} < %({key}_to)s"
+        )
+    return branches
+
+
+_DIGITS: Final[tuple[LiteralString, ...]] = ("0", "1", "2")
+assert len(_DIGITS) == MAX_BRANCHES

@@ -1,0 +1,1 @@
+"""From a message in NATS to rows in Postgres, exactly once."""

@@ -1,0 +1,269 @@
+"""The rules of counting once: frames + marks → sums, new marks, and what to do with each frame.
+
+Pure: no clock, no database, no network. `store` hands in the marks it has locked in Postgres and
+writes the result in the same transaction; the model in the tests drives the very same function.
+"Fold", because any number of frames is folded into one set of rows and marks.
+
+For each source only the contiguous run after its mark counts: mark+1, mark+2, … Whatever order
+or number of copies the frames come in, the outcome is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+from aggregator.writing import sums
+from clickmill.wire import Frame
+
+MAX_BANNER_ID: Final = 2**31 - 1  # banner_minute.banner_id is a Postgres int
+MAX_SEQ: Final = 2**63 - 1  # source.last_seq is a bigint
+MAX_TOTAL: Final = 2**62  # source.total is a bigint, and so is any difference of two
+MAX_FRAME_CLICKS: Final = 2**50
+MAX_BATCH_FRAMES: Final = 4096
+# So no sum of one batch can leave the range of a bigint, nor of the arithmetic here.
+assert MAX_BATCH_FRAMES * MAX_FRAME_CLICKS < 2**63
+
+
+class Mark(NamedTuple):
+    """The high-water mark of a source: the last seq applied, and the running total there.
+
+    `sealed_at` is Unix time in nanoseconds; everything answered before it is in frames up to
+    `last_seq`. `closed`: the source said that no frame will follow.
+    """
+
+    last_seq: int = 0
+    total: int = 0
+    sealed_at: int = 0
+    closed: bool = False
+
+
+class Arrival(NamedTuple):
+    """One message off the bus. `frame` is None where its bytes could not be read.
+
+    `source` and `seq` of an unreadable one come from subject and message ID, None where even
+    those say nothing. `floor`: the sender has no frame below this seq any more.
+    """
+
+    source: UUID | None
+    seq: int | None
+    frame: Frame | None
+    floor: int = 1
+    raw: bytes = b""
+    fault: str = ""
+
+
+def source_of(arrival: Arrival) -> UUID | None:
+    """The source whose mark this arrival is held against; None where it has no place in any.
+
+    Such a one must not make a source known either: nobody would ever close it.
+    """
+    placed = arrival.seq is not None and 0 < arrival.seq <= MAX_SEQ
+    return arrival.source if placed else None
+
+
+class Verdict(Enum):
+    """What became of an arrival. All but GAP may be acknowledged once the commit stands."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+    GAP = "gap"
+
+
+class Quarantined(NamedTuple):
+    """A row of the quarantine table; see there for the reasons."""
+
+    source: UUID | None
+    seq: int | None
+    reason: str
+    clicks: int | None
+    raw: bytes
+
+
+class Window(NamedTuple):
+    """The minutes (Unix time // 60, both included) into which every frame's minute is clamped."""
+
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Folded:
+    """The outcome for one batch; `verdicts[i]` belongs to `arrivals[i]`."""
+
+    verdicts: list[Verdict]
+    rows: sums.Rows
+    marks: dict[UUID, Mark] = field(default_factory=dict)
+    """The marks that changed."""
+    quarantine: list[Quarantined] = field(default_factory=list)
+    clicks: int = 0
+    pairs: int = 0
+    clamped: int = 0
+    """Frames whose minute lay outside the window."""
+
+
+def fold(marks: Mapping[UUID, Mark], arrivals: Sequence[Arrival], window: Window) -> Folded:
+    """Decide every arrival against the marks, and sum what counts.
+
+    A source without a mark starts at 0. At most MAX_BATCH_FRAMES arrivals.
+    """
+    if len(arrivals) > MAX_BATCH_FRAMES:
+        raise ValueError(f"at most {MAX_BATCH_FRAMES} arrivals in a batch, not {len(arrivals)}")
+    arrivals, clicks, pairs = _vet(arrivals)
+    walk = _Walk(marks, arrivals, clicks)
+    walk.run()
+    applied = walk.applied
+    if len(applied) != len(pairs.lengths):
+        pairs = sums.gather([_frame(arrivals[i]) for i in applied])
+    minutes = np.array([_frame(arrivals[i]).minute for i in applied], dtype=np.int64)
+    inside = np.clip(minutes, window.first, window.last)
+    return Folded(
+        verdicts=walk.verdicts,
+        rows=sums.sum_by_minute(pairs, inside) if len(applied) else sums.NO_ROWS,
+        marks=walk.changed,
+        quarantine=walk.quarantine,
+        clicks=sum(clicks[i] for i in applied),
+        pairs=len(pairs.ids),
+        clamped=int((inside != minutes).sum()),
+    )
+
+
+def _frame(arrival: Arrival) -> Frame:
+    assert arrival.frame is not None
+    return arrival.frame
+
+
+def _vet(arrivals: Sequence[Arrival]) -> tuple[list[Arrival], list[int], sums.Pairs]:
+    """Add up each frame, and turn frames that no table can hold into unreadable ones."""
+    vetted = list(arrivals)
+    readable = [i for i, arrival in enumerate(vetted) if arrival.frame is not None]
+    frames = [_frame(vetted[i]) for i in readable]
+    pairs = sums.gather(frames)
+    clicks = [0] * len(vetted)
+    if _plausible(pairs) and all(frame.total <= MAX_TOTAL for frame in frames):
+        for i, n in zip(readable, sums.clicks_of_each(pairs), strict=True):
+            clicks[i] = n
+        return vetted, clicks, pairs
+    kept = []
+    for i in readable:
+        fault = _fault(_frame(vetted[i]))
+        if fault:
+            vetted[i] = vetted[i]._replace(frame=None, fault=fault)
+        else:
+            clicks[i] = _frame(vetted[i]).clicks
+            kept.append(_frame(vetted[i]))
+    return vetted, clicks, sums.gather(kept)
+
+
+def _plausible(pairs: sums.Pairs) -> bool:
+    """Whether all frames together stay under the limit of one: then each of them does."""
+    if not len(pairs.ids):
+        return True
+    total = float(pairs.counts.sum(dtype=np.float64))
+    return total <= MAX_FRAME_CLICKS and int(pairs.ids.max()) <= MAX_BANNER_ID
+
+
+def _fault(frame: Frame) -> str:
+    ids = np.frombuffer(frame.ids, dtype="<u4")
+    if len(ids) and int(ids.max()) > MAX_BANNER_ID:
+        return f"banner {int(ids.max())} is over {MAX_BANNER_ID}"
+    if frame.clicks > MAX_FRAME_CLICKS:
+        return f"{frame.clicks} clicks in one frame are over {MAX_FRAME_CLICKS}"
+    if frame.total > MAX_TOTAL:
+        return f"a total of {frame.total} clicks is over {MAX_TOTAL}"
+    return ""
+
+
+class _Walk:
+    """One pass over the batch, source by source, in the order of seq."""
+
+    def __init__(
+        self, marks: Mapping[UUID, Mark], arrivals: list[Arrival], clicks: list[int]
+    ) -> None:
+        self._marks = marks
+        self._arrivals = arrivals
+        self._clicks = clicks
+        self.verdicts = [Verdict.GAP] * len(arrivals)
+        self.changed: dict[UUID, Mark] = {}
+        self.quarantine: list[Quarantined] = []
+        self.applied: list[int] = []
+
+    def run(self) -> None:
+        for source, indexes in self._by_source().items():
+            if len(indexes) > 1:
+                indexes.sort(key=self._order)
+            self._run_of(source, indexes)
+        # In the order of arrival, so that the sums of a batch that is applied whole can be
+        # taken from the arrays as they were gathered.
+        self.applied.sort()
+
+    def _by_source(self) -> dict[UUID, list[int]]:
+        by_source: dict[UUID, list[int]] = {}
+        for i, arrival in enumerate(self._arrivals):
+            source = source_of(arrival)
+            if source is None:
+                self._set_aside(i, None)
+            else:
+                by_source.setdefault(source, []).append(i)
+        return by_source
+
+    def _order(self, i: int) -> tuple[int, bool]:
+        """By seq; a readable copy of a frame before a damaged one."""
+        arrival = self._arrivals[i]
+        assert arrival.seq is not None
+        return arrival.seq, arrival.frame is None
+
+    def _run_of(self, source: UUID, indexes: list[int]) -> None:
+        before = mark = self._marks.get(source, _UNKNOWN)
+        floor = max(self._arrivals[i].floor for i in indexes)
+        for i in indexes:
+            arrival = self._arrivals[i]
+            seq = arrival.seq
+            assert seq is not None
+            if seq <= mark.last_seq:
+                self.verdicts[i] = Verdict.DUPLICATE
+            elif seq == mark.last_seq + 1 or seq <= floor:
+                mark = self._advance(i, source, seq, mark)
+            # Otherwise a gap: frames between are still to come, from NATS or from the spool.
+        if mark is not before:
+            self.changed[source] = mark
+
+    def _advance(self, i: int, source: UUID, seq: int, mark: Mark) -> Mark:
+        """Take this frame as the next of its source, over a hole where there is one for ever."""
+        frame, clicks = self._arrivals[i].frame, self._clicks[i]
+        hole = seq != mark.last_seq + 1
+        if frame is None:
+            if hole:
+                self._note(i, f"hole: frames {mark.last_seq + 1} to {seq - 1} are lost", None)
+            self._set_aside(i, seq)
+            return mark._replace(last_seq=seq)
+        self.applied.append(i)
+        self.verdicts[i] = Verdict.APPLIED
+        missing = frame.total - clicks - mark.total
+        if hole:
+            self._note(i, f"hole: frames {mark.last_seq + 1} to {seq - 1} are lost", missing)
+        elif missing:
+            self._note(i, f"total: {frame.total}, not {mark.total + clicks}", missing)
+        sealed_at = max(mark.sealed_at, frame.sealed_at)
+        return Mark(seq, frame.total, sealed_at, mark.closed or frame.closed)
+
+    def _set_aside(self, i: int, seq: int | None) -> None:
+        arrival = self._arrivals[i]
+        self.verdicts[i] = Verdict.QUARANTINED
+        reason = f"unreadable: {arrival.fault or 'its source or seq is not known'}"
+        self.quarantine.append(Quarantined(arrival.source, seq, reason, None, arrival.raw))
+
+    def _note(self, i: int, reason: str, clicks: int | None) -> None:
+        arrival = self._arrivals[i]
+        self.quarantine.append(
+            Quarantined(arrival.source, arrival.seq, reason, clicks, arrival.raw)
+        )
+
+
+_UNKNOWN: Final = Mark()

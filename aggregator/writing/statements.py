@@ -1,0 +1,80 @@
+"""The statements of the writing transaction, and how values become their parameters.
+
+Each is sent once for a whole batch; its rows travel as arrays (see `pgarray`), sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+from aggregator.postgres import arrays
+from aggregator.writing.fold import Mark
+from aggregator.writing.sums import Rows
+from clickmill import wire
+
+MINUTES_PER_HOUR: Final = 60
+MINUTES_PER_DAY: Final = 1440
+
+INSERT_UNKNOWN: Final = """
+INSERT INTO source (source, shard) SELECT * FROM unnest(%s, %s) ON CONFLICT DO NOTHING
+"""
+
+# Sorted, so that two aggregators that share sources wait for each other instead of deadlocking.
+LOCK_MARKS: Final = """
+SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigint * 1000, closed
+FROM source WHERE source = ANY(%s) ORDER BY source FOR UPDATE
+"""
+
+NOW: Final = "SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::bigint"
+
+# The rows come sorted by (time, banner), and the three tables always in this order: all writers
+# lock rows in one and the same order.
+_UPSERT: Final = """
+INSERT INTO banner_{unit} AS t (banner_id, {unit}, clicks) SELECT * FROM unnest(%s, %s, %s)
+ON CONFLICT (banner_id, {unit}) DO UPDATE SET clicks = t.clicks + excluded.clicks
+"""
+UPSERTS: Final = (
+    (_UPSERT.format(unit="minute"), 1),
+    (_UPSERT.format(unit="hour"), MINUTES_PER_HOUR),
+    (_UPSERT.format(unit="day"), MINUTES_PER_DAY),
+)
+
+ADVANCE_MARKS: Final = """
+UPDATE source AS s SET last_seq = n.last_seq, total = n.total, sealed_at = n.sealed_at,
+       closed = n.closed, updated_at = now()
+FROM unnest(%s, %s, %s, %s, %s) AS n (source, last_seq, total, sealed_at, closed)
+WHERE s.source = n.source
+"""
+
+QUARANTINE: Final = """
+INSERT INTO quarantine (source, seq, reason, clicks, raw) VALUES (%s, %s, %s, %s, %s)
+"""
+
+CLOSE: Final = """
+UPDATE source SET closed = true, updated_at = now()
+WHERE source = %s AND last_seq >= %s AND NOT closed
+"""
+
+
+def row_columns(rows: Rows) -> list[object]:
+    """The parameters of an upsert; `when` of the rows is in minutes."""
+    return [
+        arrays.int4s(rows.banner),
+        arrays.timestamps(rows.when * wire.SECONDS_PER_MINUTE),
+        arrays.int8s(rows.clicks),
+    ]
+
+
+def mark_columns(marks: Mapping[UUID, Mark]) -> list[object]:
+    """The parameters of ADVANCE_MARKS, by source."""
+    sources = sorted(marks)
+    chosen = [marks[source] for source in sources]
+    return [
+        arrays.uuids(sources),
+        arrays.int8s([mark.last_seq for mark in chosen]),
+        arrays.int8s([mark.total for mark in chosen]),
+        arrays.timestamps_ns([mark.sealed_at for mark in chosen]),
+        arrays.bools(mark.closed for mark in chosen),
+    ]

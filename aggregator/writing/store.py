@@ -1,0 +1,282 @@
+"""Writes batches into Postgres: rows, marks and quarantine in one transaction, exactly once.
+
+Why exactly once: the marks of the batch's sources are locked before the fold reads them and
+advanced in the same transaction as the sums. Whatever happens around COMMIT, the next attempt
+reads the marks again and finds there what was applied and what was not.
+
+`Store.apply` returns only after a commit. Everything that time can heal is retried for ever, on
+a new connection each time. A batch that takes too long is halved; figures that Postgres refuses
+are found by halving too, and set aside in the quarantine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from aggregator.postgres import arrays, partitions
+from aggregator.postgres import connection as postgres
+from aggregator.writing import statements as sql
+from aggregator.writing.fold import (
+    Arrival,
+    Folded,
+    Mark,
+    Quarantined,
+    Verdict,
+    Window,
+    fold,
+    source_of,
+)
+from aggregator.writing.sums import NO_ROWS, Rows
+from clickmill import wire
+from clickmill.failpoints import failpoint
+
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MOST_S: Final = 2.0
+APPLY_TIMEOUT_S: Final = 60.0
+CLOSE_TIMEOUT_S: Final = 1.0
+LOG_EVERY_S: Final = 10.0
+AHEAD_MINUTES: Final = 60
+BEHIND_DAYS: Final = 32
+MAX_KNOWN_SOURCES: Final = 200_000
+
+# Errors that the figures themselves cause: trying the same again never helps.
+REFUSALS: Final = (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, ValueError)
+
+log = logging.getLogger("clickmill.store")
+
+
+class Applied:
+    """What a batch came to, over all the transactions that it took."""
+
+    def __init__(self, arrivals: Sequence[Arrival]) -> None:
+        self.verdicts = [Verdict.GAP] * len(arrivals)
+        self.marks: dict[UUID, Mark] = {}
+        """As they stand in Postgres now. A mark that only a lost connection has seen is not in it:
+        the primary behind the next one may lack that commit."""
+        self.quarantine: list[Quarantined] = []
+        self.clicks = self.pairs = self.clamped = 0
+        self.seconds: list[float] = []
+        """How long each transaction took, from its first statement to its COMMIT."""
+
+    def add(self, folded: Folded, marks: dict[UUID, Mark], at: Sequence[int]) -> None:
+        """Take in one committed transaction, which held the arrivals at these places."""
+        for place, verdict in zip(at, folded.verdicts, strict=True):
+            self.verdicts[place] = verdict
+        self.marks.update(marks)
+        self.quarantine += folded.quarantine
+        self.clicks += folded.clicks
+        self.pairs += folded.pairs
+        self.clamped += folded.clamped
+
+
+class Store:
+    """The one writer of this process, with its own connection; not for concurrent use."""
+
+    def __init__(
+        self, dsn: str, retention_days: int = 0, on_retry: Callable[[], None] = lambda: None
+    ) -> None:
+        """`retention_days`: minutes older than this are clamped (0: kept for ever).
+
+        `on_retry` is called for each attempt that failed and is repeated.
+        """
+        self._dsn = dsn
+        self._behind = min(retention_days or BEHIND_DAYS, BEHIND_DAYS) * sql.MINUTES_PER_DAY
+        self._connection: AsyncConnection[Any] | None = None
+        self._known: set[UUID] = set()
+        self._days: set[int] = set()
+        self._complaint_due = 0.0
+        self._on_retry = on_retry
+        self.retries = 0
+
+    async def apply(self, arrivals: Sequence[Arrival]) -> Applied:
+        """Apply a batch; return only once it is committed. Retries for ever."""
+        applied = Applied(arrivals)
+        await self._apply_places(arrivals, list(range(len(arrivals))), applied)
+        return applied
+
+    async def close_source(self, source: UUID, seq: int) -> None:
+        """Mark a source closed, once its mark has reached `seq`. One attempt; may raise."""
+        connection = await self._connected()
+        await connection.execute(sql.CLOSE, [source, seq])
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._discard()
+
+    async def _apply_places(
+        self, arrivals: Sequence[Arrival], at: list[int], applied: Applied
+    ) -> None:
+        chosen = [arrivals[place] for place in at]
+        try:
+            folded, marks = await self._until_committed(chosen, applied, refused="")
+        except (psycopg.errors.QueryCanceled, *REFUSALS) as error:
+            await self._discard()
+            if len(at) > 1:
+                arrivals = _with_floors(arrivals)
+                for half in _halves(arrivals, at):
+                    await self._apply_places(arrivals, half, applied)
+                return
+            reason = f"refused: {str(error).partition(chr(10))[0] or type(error).__name__}"
+            folded, marks = await self._until_committed(chosen, applied, refused=reason)
+        applied.add(folded, marks, at)
+
+    async def _until_committed(
+        self, arrivals: Sequence[Arrival], applied: Applied, refused: str
+    ) -> tuple[Folded, dict[UUID, Mark]]:
+        backoff = BACKOFF_FIRST_S
+        while True:
+            try:
+                async with asyncio.timeout(APPLY_TIMEOUT_S):
+                    if self._connection is None:
+                        applied.marks.clear()
+                    connection = await self._connected()
+                    began = time.monotonic()
+                    done = await self._transaction(connection, arrivals, refused)
+                    if done is not None:
+                        applied.seconds.append(time.monotonic() - began)
+                        return done
+            except psycopg.errors.CheckViolation as error:
+                # A partition that was there is gone; the next connection looks again.
+                await self._retry_later(error, backoff)
+            except REFUSALS:
+                raise
+            except psycopg.errors.QueryCanceled as error:
+                if len(arrivals) > 1:
+                    raise  # too much for one statement_timeout: less at a time
+                await self._retry_later(error, backoff)
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                await self._retry_later(error, backoff)
+            backoff = min(2 * backoff, BACKOFF_MOST_S)
+
+    async def _retry_later(self, error: Exception, backoff: float) -> None:
+        self.retries += 1
+        self._on_retry()
+        if time.monotonic() >= self._complaint_due:
+            self._complaint_due = time.monotonic() + LOG_EVERY_S
+            text = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning("Postgres: %s; nothing is lost, trying again", text)
+        await self._discard()
+        await asyncio.sleep(backoff)
+
+    async def _transaction(
+        self, connection: AsyncConnection[Any], arrivals: Sequence[Arrival], refused: str
+    ) -> tuple[Folded, dict[UUID, Mark]] | None:
+        """One attempt; None where a partition had to be made first."""
+        sources = sorted({s for s in map(source_of, arrivals) if s is not None})
+        failpoint("aggregator.apply")
+        marks, now = await self._lock_marks(connection, sources)
+        folded = fold(marks, arrivals, Window(now - self._behind, now + AHEAD_MINUTES))
+        if refused:
+            folded = _without_rows(folded, arrivals, refused)
+        missing = self._days_missing(folded.rows)
+        if missing:
+            await connection.execute("ROLLBACK")
+            self._days = await partitions.make(connection, missing)
+            return None
+        await self._write(connection, folded)
+        failpoint("aggregator.before_commit")
+        done = await connection.execute("COMMIT")
+        failpoint("aggregator.after_commit")
+        if done.statusmessage != "COMMIT":
+            raise psycopg.OperationalError(f"COMMIT was answered by {done.statusmessage}")
+        if len(self._known) > MAX_KNOWN_SOURCES:
+            self._known.clear()
+        self._known.update(sources)
+        return folded, {**marks, **folded.marks}
+
+    async def _lock_marks(
+        self, connection: AsyncConnection[Any], sources: list[UUID]
+    ) -> tuple[dict[UUID, Mark], int]:
+        unknown = [source for source in sources if source not in self._known]
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            if unknown:
+                shards = arrays.int4s([wire.shard_of(source) for source in unknown])
+                await connection.execute(sql.INSERT_UNKNOWN, [arrays.uuids(unknown), shards])
+            locked = await connection.execute(sql.LOCK_MARKS, [arrays.uuids(sources)], binary=True)
+            minute = await connection.execute(sql.NOW, binary=True)
+        marks = {row[0]: Mark(*row[1:]) for row in await locked.fetchall()}
+        (now,) = await minute.fetchone() or (0,)
+        if len(marks) != len(sources):
+            self._known.clear()
+            raise psycopg.OperationalError("a source's row is gone: reading all of them again")
+        return marks, now
+
+    def _days_missing(self, rows: Rows) -> set[int]:
+        if not len(rows.when):
+            return set()
+        return set((rows.by(sql.MINUTES_PER_DAY).when // sql.MINUTES_PER_DAY).tolist()) - self._days
+
+    async def _write(self, connection: AsyncConnection[Any], folded: Folded) -> None:
+        async with connection.pipeline():
+            if len(folded.rows.when):
+                for statement, size in sql.UPSERTS:
+                    rows = folded.rows if size == 1 else folded.rows.by(size)
+                    await connection.execute(statement, sql.row_columns(rows))
+            if folded.marks:
+                await connection.execute(sql.ADVANCE_MARKS, sql.mark_columns(folded.marks))
+            for item in folded.quarantine:
+                await connection.execute(sql.QUARANTINE, list(item))
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        if self._connection is None:
+            self._known.clear()
+            self._days.clear()
+            self._connection = await postgres.connect(self._dsn, "writer")
+            await postgres.heal_schema(self._connection, self._dsn)
+            if self.retries:
+                log.info("Postgres: connected")
+        return self._connection
+
+    async def _discard(self) -> None:
+        """Throw the connection away, whatever state it is in."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await connection.close()
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            log.debug("closing a broken connection: %s", error)
+
+
+def _with_floors(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Each with the highest floor of its source: the one that brought it may be in another half,
+    behind frames that only the floor lets through."""
+    floors: dict[UUID | None, int] = {}
+    for arrival in arrivals:
+        floors[arrival.source] = max(arrival.floor, floors.get(arrival.source, 1))
+    return [arrival._replace(floor=floors[arrival.source]) for arrival in arrivals]
+
+
+def _halves(arrivals: Sequence[Arrival], at: list[int]) -> Iterable[list[int]]:
+    """Two parts of a refused batch; of a source in both, the first has the earlier."""
+    order = sorted(at, key=lambda place: _sort_key(arrivals[place]))
+    middle = len(order) // 2
+    return order[:middle], order[middle:]
+
+
+def _sort_key(arrival: Arrival) -> tuple[bytes, int, bool]:
+    """By source and seq; a readable copy of a frame before a damaged one, as in the fold."""
+    source = arrival.source.bytes if arrival.source else b""
+    return source, arrival.seq or 0, arrival.frame is None
+
+
+def _without_rows(folded: Folded, arrivals: Sequence[Arrival], reason: str) -> Folded:
+    """The same step of the marks, with the figures in the quarantine instead of the tables."""
+    for place, arrival in enumerate(arrivals):
+        if folded.verdicts[place] is Verdict.APPLIED:
+            folded.verdicts[place] = Verdict.QUARANTINED
+            folded.quarantine.append(
+                Quarantined(arrival.source, arrival.seq, reason, folded.clicks, arrival.raw)
+            )
+    folded.rows, folded.clicks, folded.pairs = NO_ROWS, 0, 0
+    return folded

@@ -1,0 +1,254 @@
+"""One source: the directory, lock, counters and spool of one incarnation of one worker.
+
+Why a directory for each: a worker that dies leaves everything that it knew in one place, under a
+lock that the kernel drops with it, and whoever takes the lock next carries on. Nothing in here
+knows the network. "Source", as in the tables and on the wire: where deltas come from.
+
+    <data>/ingest/<uuid>/lock       held with flock for the source's whole life
+    <data>/ingest/<uuid>/counters   the epochs; gone once they are sealed by an adopter
+    <data>/ingest/<uuid>/spool/     the frames
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+
+from clickmill import wire
+from clickmill.failpoints import failpoint
+from ingest import _fastcount
+from ingest._fastcount import Counters, CountersError, Part
+from ingest.durable.spool import Spool, sync_directory
+
+BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
+FOREIGN: Final = "counters.foreign"
+BLANK: Final = bytes(8)
+SET_ASIDE: Final = "set-aside"
+SWEEP_AFTER_S: Final = 60.0
+"""A directory in the making this old has no maker any more: it takes milliseconds."""
+
+log = logging.getLogger("clickmill.source")
+
+assert _fastcount.MAX_PAIRS == wire.MAX_PAIRS
+
+
+class Source:
+    """A locked source directory: this process's own, or one that it has adopted.
+
+    `counters` is None once they were sealed for good. `trusted` says whether new frames may be
+    made under this source; where not (the machine was down, or the directory is a copy), only
+    what the spool holds goes out, and the source is closed by a message instead of a frame.
+    """
+
+    def __init__(self, directory: Path, lock: int, max_bytes: int) -> None:
+        self.directory = directory
+        self.id = UUID(directory.name)
+        self.spool = Spool(directory / "spool", max_bytes)
+        self.counters: Counters | None = None
+        self.trusted = True
+        self.created_at = 0
+        """When it was made, in Unix nanoseconds; not known of one that is adopted."""
+        self._lock = lock
+
+    @classmethod
+    def create(
+        cls, root: Path, capacity: int, max_bytes: int, counters_dir: Path | None = None
+    ) -> Source:
+        """A new source of this process; it appears under `root` whole, and locked, or not at all.
+
+        `capacity` is the number of banner IDs, `max_bytes` the spool's bound; `counters_dir` puts
+        the counters on another file system (a tmpfs), with a link to them in the directory.
+        Raises OSError where the disk has no room.
+        """
+        name = uuid4()
+        making = root / f".{name}"
+        making.mkdir(mode=0o700, parents=True)
+        lock = _lock(making)
+        assert lock is not None, "nobody else knows this name"
+        counters = _make_counters(making / "counters", name, capacity, counters_dir)
+        making.rename(root / str(name))
+        sync_directory(root)
+        source = cls(root / str(name), lock, max_bytes)
+        source.counters = counters
+        source.created_at = counters.now()
+        return source
+
+    @property
+    def sealed_seq(self) -> int:
+        """The last seq in the spool; 0 before the first."""
+        return self.spool.last_seq
+
+    def frames(self, parts: list[Part], *, closed: bool = False) -> list[wire.Frame]:
+        """Frames of an epoch's parts, without those that the spool has; `closed` marks the last."""
+        return [
+            wire.Frame(self.id, seq, minute, at, total, closed and i == len(parts), ids, counts)
+            for i, (seq, minute, at, total, ids, counts) in enumerate(parts, 1)
+            if seq > self.spool.last_seq
+        ]
+
+    def seal_rest(self) -> None:
+        """Seal what a dead process left in its epochs, and discard them. Repeatable.
+
+        Raises SpoolError where the frames can't be written: the epochs stay as they are.
+        """
+        if self.counters is None:
+            return
+        frames = self._rest(self.counters)
+        failpoint("adopt.seal")
+        if frames:
+            # The spool's bound doesn't hold for these few: it can't be emptied before they are in.
+            self.spool.append(frames, bounded=False)
+        self.spool.settle()
+        failpoint("adopt.sealed")
+        self.counters = None
+        path = self.directory / "counters"
+        if not self.trusted:
+            log.error(
+                "%s: counters of another boot or a copy: kept as %s, not counted; the spool is",
+                self.directory, FOREIGN,
+            )  # fmt: skip
+            path.rename(self.directory / FOREIGN)
+            return
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        failpoint("adopt.discard")
+
+    def _rest(self, counters: Counters) -> list[wire.Frame]:
+        """The frames that are missing: the epochs', the last of them marked closed."""
+        if not self.trusted:
+            return []
+        now = counters.now()
+        frames = self.frames(counters.rest(now), closed=True)
+        if not frames and not self.spool.last_closed:
+            seq = max(counters.next_seq, self.spool.last_seq + 1)
+            minute = wire.minute_of(now / 1e9)
+            frames = [wire.Frame(self.id, seq, minute, now, counters.total, True, b"", b"")]
+        return frames
+
+    def remove(self) -> None:
+        """Delete the directory, since nothing in it is needed; what was damaged is set aside."""
+        failpoint("adopt.remove")
+        self.spool.close()
+        if self.spool.damages or (self.directory / FOREIGN).exists():
+            kept = self.directory.parent / SET_ASIDE
+            kept.mkdir(mode=0o700, exist_ok=True)
+            self.directory.rename(kept / f"{self.directory.name}.{time.time_ns()}")
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the lock, so that another process may adopt what is left."""
+        self.spool.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def adopt(root: Path, max_bytes: int) -> Iterator[Source]:
+    """Every source under `root` whose process is gone, locked by us, its epochs not yet sealed.
+
+    Files that are none of ours, and counters that can't be read, are reported and left alone.
+    """
+    for directory in sorted(p for p in root.iterdir() if p.is_dir()):
+        if directory.name.startswith("."):
+            _sweep(directory)
+        elif (source := _adopt_one(directory, max_bytes)) is not None:
+            yield source
+
+
+def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
+    try:
+        UUID(directory.name)
+    except ValueError:
+        return None
+    lock = _lock(directory)
+    if lock is None:
+        return None
+    failpoint("adopt.lock")
+    try:
+        source = Source(directory, lock, max_bytes)
+        source.counters, source.trusted = _open_counters(directory)
+    except (OSError, CountersError) as error:
+        log.error("%s can't be adopted and is left as it is: %s", directory, error)
+        os.close(lock)
+        return None
+    return source
+
+
+def _open_counters(directory: Path) -> tuple[Counters | None, bool]:
+    """(counters, trusted): None where they are sealed; trusted where this very file, in this very
+    boot, is the one that its source counted in. Mapped pages do not outlive a power cut, and a
+    copy's source may live on elsewhere, where it gives the same seqs to other clicks."""
+    path = directory / "counters"
+    if (directory / FOREIGN).exists() or (path.is_symlink() and not path.exists()):
+        return None, False
+    if not path.exists():
+        return None, True
+    if _is_blank(path):
+        path.rename(directory / FOREIGN)
+        return None, False
+    counters = Counters.open(path)
+    stat = path.stat()
+    same_file = counters.identity == (stat.st_dev, stat.st_ino)
+    same_source = str(counters.source) == directory.name
+    return counters, counters.boot_id == boot_id() and same_file and same_source
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether not even the counters' first page has reached the disk, as a power cut leaves it."""
+    with path.open("rb") as file:
+        return not file.read(len(BLANK)).strip(BLANK)
+
+
+def _make_counters(path: Path, name: UUID, capacity: int, elsewhere: Path | None) -> Counters:
+    real = path
+    if elsewhere is not None:
+        elsewhere.mkdir(mode=0o700, parents=True, exist_ok=True)
+        real = elsewhere.resolve() / f"{name}.counters"
+        path.symlink_to(real)
+    return Counters.create(real, name.bytes, boot_id(), capacity)
+
+
+def _lock(directory: Path) -> int | None:
+    """The directory's lock, held by an open descriptor; None where somebody else has it."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between the open and the lock its last owner may have removed the directory.
+        if os.fstat(fd).st_ino == (directory / "lock").stat().st_ino:
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a process left that died while it made its source: no click was in it."""
+    with contextlib.suppress(OSError):
+        if time.time() - directory.stat().st_mtime < SWEEP_AFTER_S:
+            return
+    lock = _lock(directory)
+    if lock is not None:
+        for counters in directory.glob("counters"):
+            with contextlib.suppress(OSError):
+                counters.resolve().unlink()
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def boot_id() -> str:
+    """The kernel's ID of this boot: 36 characters."""
+    return BOOT_ID_FILE.read_text(encoding="ascii").strip()

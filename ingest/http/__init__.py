@@ -1,0 +1,1 @@
+"""From a request to what is to be counted, and back to a response."""

@@ -1,0 +1,307 @@
+"""Routes of the ingest port: request, to what is to be counted, to the answer.
+
+This is the ordinary way, a coroutine for each request. Plain clicks are usually answered by
+`_fastpath` before they get here, in the same words; a test runs every request over both ways.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+
+from clickmill.tokens import Tokens
+from ingest._fastcount import Counters
+from ingest.http import batch
+from ingest.http.bodies import Bodies
+from ingest.http.responses import (
+    BODY_COUNTED,
+    JSON,
+    PIXEL_GIF,
+    Answer,
+    Headers,
+    Problem,
+    answer,
+    cors_headers,
+    no_store,
+)
+from ingest.metrics import Slot
+
+MAX_DIGITS: Final = 10
+MAX_BODY_OF_STATS: Final = 64 * 1024
+MAX_PARAMS: Final = 32
+AHEAD_HEADERS: Final = ("sec-purpose", "purpose", "x-moz")
+"""What browsers mark a request with that nobody has asked for yet; `_fastpath` looks for them."""
+
+log = logging.getLogger("clickmill.ingest")
+
+
+class Scope(Protocol):
+    """The part of an RSGI scope that is read."""
+
+    path: str
+    method: str
+    query_string: str
+
+    @property
+    def headers(self) -> Any: ...
+
+
+class Options(NamedTuple):
+    """What the settings say: seconds and bytes; without tokens anybody may read."""
+
+    cors_origin: str
+    tokens: Tokens
+    body_timeout: float
+    body_max_bytes: int
+
+
+class Backend(Protocol):
+    """What the app needs of the world beyond its counters."""
+
+    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer: ...
+    def problems(self) -> list[str]: ...
+    def metrics(self, accept: str) -> tuple[str, bytes]: ...
+
+
+class StatsUnavailableError(Exception):
+    """No aggregator answers; clicks go on being counted."""
+
+
+class App:
+    """The RSGI application. Every answer is made in here; none of them is ever a surprise 5xx."""
+
+    def __init__(
+        self, counters: Counters, slot: Slot, backend: Backend, redirects: dict[int, Headers],
+        options: Options,
+    ) -> None:  # fmt: skip
+        self._counters, self._slot, self._backend = counters, slot, backend
+        self._redirects, self._options = redirects, options
+        self._cors = cors_headers(options.cors_origin)
+        self._bodies = Bodies(options.body_timeout)
+
+    async def __rsgi__(self, scope: Scope, proto: Any) -> None:
+        """Answer one request, and count it in the metrics."""
+        began = time.monotonic_ns()
+        route, handle = self._route(scope.path)
+        try:
+            reply = await self._reply(handle, scope, proto)
+        except Problem as problem:
+            reply = problem.answer()
+        except Exception:
+            log.exception("%s %.200r failed", scope.method, scope.path)
+            reply = Problem(500, "internal_error", "this is our mistake; see the log").answer()
+        headers = [*reply.headers, *self._cors]
+        if reply.body:
+            proto.response_bytes(reply.status, headers, reply.body)
+        else:
+            proto.response_empty(reply.status, headers)
+        self._slot.request(route, scope.method, reply.status, time.monotonic_ns() - began)
+
+    async def _reply(self, handle: _Route, scope: Scope, proto: Any) -> Answer:
+        method = scope.method
+        if method == "OPTIONS":
+            return self._preflight(handle.methods)
+        if method not in handle.methods:
+            allowed = ", ".join((*handle.methods, "OPTIONS"))
+            raise Problem(
+                405, "method_not_allowed", f"use {allowed}; nothing was counted",
+                [("allow", allowed)],
+            )  # fmt: skip
+        return await handle.call(scope, proto)
+
+    def _preflight(self, methods: tuple[str, ...]) -> Answer:
+        allowed = ", ".join((*methods, "OPTIONS"))
+        return Answer(204, b"", [
+            ("allow", allowed),
+            ("access-control-allow-methods", allowed),
+            ("access-control-allow-headers", "content-type, authorization"),
+            ("access-control-max-age", "86400"),
+        ])  # fmt: skip
+
+    def _route(self, path: str) -> tuple[str, _Route]:
+        """(name for the metrics, handler) of a path; every path has one."""
+        room, _, rest = path[1:].partition("/")
+        if room == "counter" and "/" in path[1:]:
+            return "counter", _Route(("GET", "POST"), lambda s, p: self._counter(s, rest))
+        if room == "stats" and "/" in path[1:]:
+            return "stats", _Route(("GET", "POST"), lambda s, p: self._stats(s, p, rest))
+        if room == "pixel" and rest.endswith(".gif"):
+            return "pixel", _Route(("GET",), lambda s, p: self._pixel(s, rest[:-4]))
+        if room == "click" and "/" in path[1:]:
+            return "click", _Route(("GET",), lambda s, p: self._click(s, rest))
+        fixed: dict[str, tuple[tuple[str, ...], _Handler]] = {
+            "/clicks": (("POST",), self._clicks),
+            "/livez": (("GET",), self._livez),
+            "/readyz": (("GET",), self._readyz),
+            "/metrics": (("GET",), self._metrics),
+        }
+        if path in fixed:
+            return path[1:], _Route(*fixed[path])
+        return "other", _Route(("GET", "POST", "HEAD"), self._not_found)
+
+    # --- clicks ---------------------------------------------------------------------------------
+
+    async def _counter(self, scope: Scope, text: str) -> Answer:
+        banner_id = self._banner_id(text)
+        _refuse_ahead(scope)
+        self._count(banner_id)
+        headers = JSON if scope.method == "POST" else [*JSON, *no_store()]
+        return Answer(200, BODY_COUNTED, headers)
+
+    async def _pixel(self, scope: Scope, text: str) -> Answer:
+        banner_id = self._banner_id(text)
+        _refuse_ahead(scope)
+        self._count(banner_id)
+        return Answer(200, PIXEL_GIF, [("content-type", "image/gif"), *no_store()])
+
+    async def _click(self, scope: Scope, text: str) -> Answer:
+        banner_id = self._banner_id(text)
+        _refuse_ahead(scope)
+        headers = self._redirects.get(banner_id)
+        if headers is None:
+            raise Problem(
+                404, "no_target",
+                f"banner {banner_id} has no target: register one at /banners/{banner_id} of the "
+                "statistics port",
+            )  # fmt: skip
+        self._count(banner_id)
+        return Answer(302, b"", [h for h in headers if h not in self._cors])
+
+    async def _clicks(self, scope: Scope, proto: Any) -> Answer:
+        kind = scope.headers.get("content-type") or ""
+        body = await self._bodies.read(scope.headers, proto, self._options.body_max_bytes)
+        items = batch.decode(body, kind)
+        counted = self._counters.hit_all(items)
+        if counted < 0:
+            index = -1 - counted
+            raise self._unknown(items[index].bannerID, f"item {index}: ", 400)
+        self._slot.add("clickmill_clicks", counted)
+        return answer(200, {"status": "counted", "clicks": counted})
+
+    def _count(self, banner_id: int) -> None:
+        if not self._counters.hit(banner_id):
+            raise self._unknown(banner_id)
+        self._slot.add("clickmill_clicks")
+
+    def _banner_id(self, text: str) -> int:
+        """The ID that a path names. Raises Problem: 400 where it is none, 404 over the maximum."""
+        if not (text.isascii() and text.isdigit()):
+            raise Problem(
+                400, "invalid_banner_id",
+                f"a banner ID is a decimal integer from 0 to {self._counters.capacity - 1}, "
+                f"not {text[:40]!r}",
+            )  # fmt: skip
+        digits = text.lstrip("0") or "0"
+        if len(digits) > MAX_DIGITS or int(digits) >= self._counters.capacity:
+            raise self._unknown(digits)
+        return int(digits)
+
+    def _unknown(self, banner_id: int | str, where: str = "", status: int = 404) -> Problem:
+        shown = str(banner_id)[:40]
+        return Problem(
+            status, "unknown_banner",
+            f"{where}banner {shown} is over the maximum of {self._counters.capacity - 1}: "
+            "raise CLICKMILL_MAX_BANNER_ID",
+        )  # fmt: skip
+
+    # --- statistics -------------------------------------------------------------------------------
+
+    async def _stats(self, scope: Scope, proto: Any, text: str) -> Answer:
+        banner_id = self._banner_id(text)
+        post = scope.method == "POST"
+        body = await self._bodies.read(scope.headers, proto, MAX_BODY_OF_STATS)
+        params = {} if post and body.strip() in (b"", b"{}") else _params(scope, body)
+        if post and not params:
+            self._count(banner_id)
+            return Answer(200, BODY_COUNTED, JSON)
+        self._authorize(scope)
+        try:
+            reply = await self._backend.stats(banner_id, params)
+        except StatsUnavailableError:
+            raise Problem(
+                503, "stats_unavailable",
+                "no aggregator answers; clicks go on being counted: try again, or see its /readyz",
+                [("retry-after", "1")],
+            ) from None  # fmt: skip
+        return reply._replace(headers=[*reply.headers, *no_store()])
+
+    def _authorize(self, scope: Scope) -> None:
+        """Raises Problem 401."""
+        tokens = self._options.tokens
+        if not tokens:
+            return
+        if not tokens.allow([v.encode() for v in scope.headers.get_all("authorization")]):
+            raise Problem(
+                401, "unauthorized", "a token is needed: send Authorization: Bearer <token>",
+                [("www-authenticate", "Bearer")],
+            )  # fmt: skip
+
+    # --- about this service ---------------------------------------------------------------------
+
+    async def _livez(self, scope: Scope, proto: Any) -> Answer:
+        return answer(200, {"status": "alive"}, no_store())
+
+    async def _readyz(self, scope: Scope, proto: Any) -> Answer:
+        problems = self._backend.problems()
+        if problems:
+            raise Problem(503, "not_ready", "; ".join(problems), no_store())
+        return answer(200, {"status": "ready"}, no_store())
+
+    async def _metrics(self, scope: Scope, proto: Any) -> Answer:
+        self._authorize(scope)
+        kind, body = self._backend.metrics(scope.headers.get("accept") or "")
+        return Answer(200, body, [("content-type", kind), *no_store()])
+
+    async def _not_found(self, scope: Scope, proto: Any) -> Answer:
+        raise Problem(
+            404, "not_found", "there is /counter/{id}, /stats/{id}, /clicks, /pixel/{id}.gif, "
+            "/click/{id}, /livez, /readyz and /metrics; nothing was counted",
+        )  # fmt: skip
+
+
+_Handler = Callable[[Scope, Any], Awaitable[Answer]]
+
+
+class _Route(NamedTuple):
+    methods: tuple[str, ...]
+    call: _Handler
+
+
+def _refuse_ahead(scope: Scope) -> None:
+    """Raises Problem 403 for what a browser fetches ahead of a click that may never come."""
+    if scope.method != "GET":
+        return
+    headers = scope.headers
+    for name in AHEAD_HEADERS:
+        value = (headers.get(name) or "").lower()
+        if value.startswith(("prefetch", "preview", "prerender")):
+            raise Problem(
+                403, "prefetch", "a prefetch is no click and nothing was counted: ask again when "
+                "somebody clicks",
+            )  # fmt: skip
+
+
+def _params(scope: Scope, body: bytes) -> dict[str, list[str]]:
+    """The parameters of a statistics request; those in the body go before those in the query."""
+    try:
+        params = parse_qs(scope.query_string, True, max_num_fields=MAX_PARAMS, errors="strict")
+    except ValueError:
+        raise _invalid("the query can't be read: at most 32 parameters, in UTF-8") from None
+    if not body.strip():
+        return params
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, str | int | bool | list[str | int]])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _invalid(f"the body must be a JSON object with tsFrom and tsTo ({error})") from None
+    for name, value in fields.items():
+        params[name] = [str(v) for v in (value if isinstance(value, list) else [value])]
+    return params
+
+
+def _invalid(sentence: str) -> Problem:
+    return Problem(400, "invalid_range", sentence)

@@ -1,0 +1,58 @@
+"""Reads the body of `POST /clicks`: JSON or msgpack, all of it right, or the place that is not."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from ingest.http.responses import Problem
+
+MAX_ITEMS: Final = 10_000
+MAX_COUNT: Final = 1_000_000
+MAX_ID: Final = 2**53
+"""Above any banner ID, within what JSON numbers hold exactly: larger ones are no IDs at all."""
+
+
+class Click(msgspec.Struct, gc=False):
+    """One item: so many clicks on a banner."""
+
+    bannerID: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]  # noqa: N815  # the contract's name
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 1
+
+
+_decode_json: Final = msgspec.json.Decoder(list[Click]).decode
+_decode_msgpack: Final = msgspec.msgpack.Decoder(list[Click]).decode
+_PLACE: Final = re.compile(r"`\$\[(\d+)\]")
+
+
+def decode(body: bytes, content_type: str) -> list[Click]:
+    """The items of a batch. Raises Problem 400 that names the first bad item's index, and why."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/msgpack":
+        read = _decode_msgpack
+    elif kind in ("application/json", "text/plain", ""):
+        read = _decode_json  # text/plain: what a browser's sendBeacon sends for a string
+    else:
+        raise Problem(
+            415, "unsupported_media_type",
+            f"send application/json or application/msgpack, not {kind[:40]!r}",
+        )  # fmt: skip
+    try:
+        items = read(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(str(error)) from None
+    if len(items) > MAX_ITEMS:
+        raise _bad(f"{len(items)} items where at most {MAX_ITEMS} are taken: send several")
+    return items
+
+
+def _bad(reason: str) -> Problem:
+    place = _PLACE.search(reason)
+    where = f"item {place[1]}: " if place else ""
+    return Problem(
+        400, "invalid_batch",
+        f'{where}{reason[:200]}; the body is an array of {{"bannerID": int, "count": int}}, '
+        "and nothing of it was counted",
+    )  # fmt: skip

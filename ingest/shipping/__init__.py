@@ -1,0 +1,1 @@
+"""Seal, ship, adopt, and learn what is committed: from counters to frames in NATS."""

@@ -1,0 +1,85 @@
+"""Turns what was counted into frames on disk: flip, append, sync, and only then clear.
+
+Why apart from publishing: sealing goes on whether or not anything beyond this machine works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from clickmill import wire
+from clickmill.failpoints import failpoint
+from ingest.durable.outbox import Outbox
+from ingest.durable.source import Source
+from ingest.durable.spool import SpoolError
+from ingest.metrics import Slot
+
+LOG_EVERY_S: Final = 10.0
+
+log = logging.getLogger("clickmill.sealer")
+
+
+class Sealer:
+    """Seals the epochs of this process's own source. `trouble` is "" or what is wrong."""
+
+    def __init__(self, source: Source, outbox: Outbox, disk: asyncio.Lock, slot: Slot) -> None:
+        assert source.counters is not None
+        self.source, self.outbox, self.slot = source, outbox, slot
+        self.counters = source.counters
+        self.trouble = ""
+        self._disk = disk
+        self._sealing = asyncio.Lock()
+        self._log_after = 0.0
+
+    async def seal(self, *, edges_only: bool = False) -> bool:
+        """Seal the frozen epoch, and then the active one; whether all of it is on disk now.
+
+        `edges_only` leaves the active epoch to go on until its minute is over: while nobody takes
+        the frames, a minute then costs one frame and not sixty.
+        """
+        # One at a time: of two, the second would clear an epoch that the first has just frozen.
+        async with self._sealing:
+            flipped = False  # once is enough: under load there is always something new to flip
+            while True:
+                if parts := self.counters.frozen():
+                    if not await self._store(self.source.frames(parts)):
+                        return False
+                elif flipped or (edges_only and self._minute_goes_on()) or not self.counters.flip():
+                    return True
+                else:
+                    flipped = True
+                failpoint("ingest.flip")
+
+    def _minute_goes_on(self) -> bool:
+        return self.counters.active_minute == wire.minute_of(self.counters.now() / 1e9)
+
+    async def _store(self, frames: list[wire.Frame]) -> bool:
+        if frames and not await self._append(frames):
+            return False
+        failpoint("ingest.clear")
+        self.counters.clear()
+        failpoint("ingest.cleared")
+        return True
+
+    async def _append(self, frames: list[wire.Frame]) -> bool:
+        try:
+            async with self._disk:
+                await asyncio.to_thread(self.source.spool.append, frames)
+        except (SpoolError, OSError) as error:
+            self._complain(error)
+            return False
+        self.trouble = ""
+        self.slot.add("clickmill_frames_sealed", len(frames))
+        for frame in frames:
+            self.outbox.sealed(frame.seq, time.monotonic())
+        return True
+
+    def _complain(self, error: Exception) -> None:
+        self.trouble = str(error)
+        self.slot.add("clickmill_spool_errors")
+        if time.monotonic() >= self._log_after:
+            self._log_after = time.monotonic() + LOG_EVERY_S
+            log.error("%s", error)

@@ -1,0 +1,1 @@
+"""The NATS and Postgres of a one-machine system."""

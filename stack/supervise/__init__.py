@@ -1,0 +1,1 @@
+"""Processes: started, kept running, replaced, stopped."""

@@ -1,0 +1,1 @@
+"""What tests share: fixtures, real servers, ports, proxies, waiting."""

@@ -1,0 +1,41 @@
+"""A running `Connection` for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from nats.errors import Error as NatsError
+
+from clickmill.connection import Connection
+from tests.support.wait import aeventually
+
+CONNECT_S = 10.0
+
+
+@contextlib.asynccontextmanager
+async def connection(url: str, name: str = "test") -> AsyncIterator[Connection]:
+    """A connection that stands; whatever happens to it, it must still be at work at the end."""
+    made = Connection(url, name)
+    running = asyncio.create_task(made.run())
+    try:
+        await asyncio.wait_for(made.connected(), CONNECT_S)
+        yield made
+        assert not running.done(), running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def works(connection: Connection, within: float = 10.0) -> None:
+    """Until the server answers a question over this connection."""
+
+    async def answered() -> bool:
+        try:
+            await connection.jetstream(1.0).account_info()
+        except (NatsError, OSError):
+            return False
+        return True
+
+    await aeventually(answered, within, "the connection works")
