@@ -225,8 +225,13 @@ class SourceStatus(msgspec.Struct, frozen=True):
     created_at: int = 0
 
 
-class StatsRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """A statistics request as it came over HTTP: the banner, and each parameter's values."""
+class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A statistics request as it came over HTTP: the banner, the raw query and the body.
+
+    `params` (each parameter's values) is what workers of 0.1 send instead of query and body.
+    """
 
     banner_id: int = msgspec.field(name="bannerID")
-    params: dict[str, list[str]]
+    query: str = ""
+    body: bytes = b""
+    params: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """A click's way in, in five lines.
 
-1. Granian hands a request to `http/granian_server` or `http/app`, which reads the banner's ID from it.
+1. `http/granian_server` hands a request to `_fastpath`, or to `http/app`: whose banner is it?
 2. `_fastcount` adds one to that banner's count in the active epoch, in mapped memory: answered.
 3. Each flush interval `sealer` freezes that epoch and seals it into a frame of the `spool`.
 4. `delivery` sends the frame to JetStream, in order, until it is acknowledged.

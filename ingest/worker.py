@@ -18,7 +18,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from clickmill import heartbeat
+from clickmill import heartbeat, wire
 from clickmill import settings as configuration
 from clickmill.build_info import BuildInfo
 from clickmill.settings import Settings
@@ -48,10 +48,10 @@ class Backend:
         self._registry.register(NodeCollector(meters_dir))
         self._registry.register(BuildInfo())
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
+    async def stats(self, request: wire.StatsRequest) -> Answer:
         """As `Publisher.stats`. Raises app.StatsUnavailableError."""
         try:
-            return await self._publishing.stats(banner_id, params)
+            return await self._publishing.stats(request)
         except publisher.NoAnswerError as error:
             raise app.StatsUnavailableError from error
 

@@ -19,20 +19,20 @@ from prometheus_client import CollectorRegistry
 from aggregator.http import banner_routes, openapi, pages, routes
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
-    MAX_BODY_BYTES,
-    Door,
+    Middleware,
     closed_gate,
     on_defect,
     on_framework_error,
-    on_refusal,
+    on_problem,
 )
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
-from aggregator.reading.errors import RefusedError
 from aggregator.reading.live import Live
 from aggregator.reading.live_events import Pipeline
 from aggregator.reading.queries import Pool, Reader
 from aggregator.writing.completeness import Progress
+from clickmill.contract.params import MAX_BODY_BYTES
+from clickmill.contract.problem import Problem
 from clickmill.tokens import Tokens
 
 
@@ -101,7 +101,7 @@ def build_app(deps: Deps) -> ASGIApp:
         route_handlers=[*described, *pages.HANDLERS],
         state=State(parts, deep_copy=False),
         exception_handlers={
-            RefusedError: on_refusal,
+            Problem: on_problem,
             HTTPException: on_framework_error,
             Exception: on_defect,
         },
@@ -110,4 +110,6 @@ def build_app(deps: Deps) -> ASGIApp:
         logging_config=None,
         debug=False,
     )
-    return Door(app, Tokens.parse(deps.stats_token), metrics, closed_gate(pages.asking(files)))
+    return Middleware(
+        app, Tokens.parse(deps.stats_token), metrics, closed_gate(pages.asking(files))
+    )

@@ -11,9 +11,9 @@ from litestar.params import FromPath
 
 from aggregator.http import openapi
 from aggregator.http.middleware import AnyRequest, read_body, respond
-from aggregator.reading import params
 from aggregator.reading.banners import MAX_LISTED, Banner, BannerList, Register, parse_entry
 from aggregator.reading.formats import JSON, Answer
+from clickmill.contract import params
 
 LIST_PARAMS: Final = frozenset({"after", "limit"})
 MAX_ID: Final = 2**31 - 1

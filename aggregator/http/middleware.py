@@ -1,4 +1,4 @@
-"""What every request passes, in and out: token, body limits, error shape, headers, metrics.
+"""Middleware of the statistics port: token, body limits, error shape, headers, metrics.
 
 One ASGI layer around the framework and the handlers for its errors, so that no answer of this
 port, whoever gives it, has another shape than the contract's.
@@ -20,15 +20,18 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.types import ASGIApp, Message, Method, Receive, Scope, Send
 from litestar.utils import normalize_path
 
-from aggregator.http.auth import OPEN_PATHS, OPEN_PREFIX, unauthorized
 from aggregator.http.metrics import OTHER, HttpMetrics
-from aggregator.reading.errors import RefusedError, bad
 from aggregator.reading.formats import JSON, Answer
+from clickmill.contract.params import MAX_BODY_BYTES
+from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large, unauthorized
 from clickmill.tokens import Tokens
 
-MAX_BODY_BYTES: Final = 65_536
 BODY_TIMEOUT_S: Final = 2.0
 LIVE_PATH: Final = "/live"
+# Answered without a token: what a load balancer asks.
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
+# Files of the pages: the same for everyone, without statistics; the token form needs them.
+OPEN_PREFIX: Final = "/page/"
 
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -38,16 +41,14 @@ HEADERS: Final = {
 METHODS: Final[tuple[Method, ...]] = ("GET", "POST", "PUT", "DELETE")
 _RAW_HEADERS: Final = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
 
+_TOO_LARGE: Final = body_too_large(MAX_BODY_BYTES)
 _CODES: Final = {
     HTTPStatus.NOT_FOUND: ("not_found", "there is nothing at this address: see /docs"),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "method_not_allowed",
         "this address does not take that method: see the Allow header and /docs",
     ),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-        "body_too_large",
-        f"the body is too large: at most {MAX_BODY_BYTES:,} bytes",
-    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (_TOO_LARGE.code, _TOO_LARGE.sentence),
 }
 
 log = logging.getLogger("clickmill.middleware")
@@ -65,19 +66,9 @@ def respond(answer: Answer) -> Response[bytes]:
     )
 
 
-def refuse(refusal: RefusedError, headers: dict[str, str] | None = None) -> Response[bytes]:
-    """A refusal as the framework's response."""
-    headers = dict(headers or {})
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    if refusal.retry:
-        headers["Retry-After"] = "2"
-    return respond(Answer(refusal.status, JSON, refusal.body, headers))
-
-
-def on_refusal(_: AnyRequest, refusal: RefusedError) -> Response[bytes]:
-    """Handler of our own refusals."""
-    return refuse(refusal)
+def on_problem(_: AnyRequest, problem: Problem) -> Response[bytes]:
+    """Handler of the contract's own errors."""
+    return respond(Answer(problem.status, JSON, problem.body, dict(problem.headers)))
 
 
 def _allowed_methods(app: Litestar, path: str) -> str:
@@ -93,11 +84,11 @@ def _allowed_methods(app: Litestar, path: str) -> str:
 async def _options(app: Litestar, scope: Scope, send: Send) -> None:
     """ASGI: the answer to OPTIONS; no other origin is invited to read statistics."""
     allow = _allowed_methods(app, scope["path"])
-    refusal = RefusedError(HTTPStatus.NOT_FOUND, *_CODES[HTTPStatus.NOT_FOUND])
     if allow:
         await send_plain(send, 204, [(b"allow", allow.encode())], b"")
     else:
-        await send_plain(send, refusal.status, [(b"content-type", JSON.encode())], refusal.body)
+        missing = Problem(HTTPStatus.NOT_FOUND, *_CODES[HTTPStatus.NOT_FOUND])
+        await send_plain(send, missing.status, [(b"content-type", JSON.encode())], missing.body)
 
 
 def on_framework_error(request: AnyRequest, error: HTTPException) -> Response[bytes]:
@@ -105,17 +96,18 @@ def on_framework_error(request: AnyRequest, error: HTTPException) -> Response[by
     status = HTTPStatus(error.status_code)
     default = ("invalid_request", f"the request can't be understood ({error.detail}): see /docs")
     code, sentence = _CODES.get(status, default)
-    refusal = RefusedError(status, code, sentence)
+    headers = []
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return refuse(refusal, {"Allow": _allowed_methods(request.app, request.scope["path"])})
-    return refuse(refusal)
+        headers = [("Allow", _allowed_methods(request.app, request.scope["path"]))]
+    return on_problem(request, Problem(status, code, sentence, headers))
 
 
 def on_defect(request: AnyRequest, error: Exception) -> Response[bytes]:
     """Handler of what must not happen: told in the log, not to the client."""
     log.error("%s %s failed", request.method, request.scope.get("path_template"), exc_info=error)
     sentence = "this is a defect of ours: the log of the aggregator says more"
-    return refuse(RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", sentence))
+    problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", sentence)
+    return on_problem(request, problem)
 
 
 async def read_body(request: AnyRequest) -> bytes:
@@ -124,14 +116,13 @@ async def read_body(request: AnyRequest) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.body()
     except InternalServerException:  # the framework's word for a client that went away
-        raise bad("body_cut", "the body ended before its Content-Length: send all of it") from None
+        raise body_cut() from None
     except TimeoutError:
-        sentence = f"the body did not arrive within {BODY_TIMEOUT_S:g} s: send it at once"
-        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", sentence) from None
+        raise body_timeout(BODY_TIMEOUT_S) from None
 
 
-class Door:
-    """The layer around the application: asks for the token, adds headers, counts requests."""
+class Middleware:
+    """The layer around the application: checks the token, adds headers, counts requests."""
 
     def __init__(self, app: Litestar, tokens: Tokens, metrics: HttpMetrics, gate: ASGIApp) -> None:
         self._app = app
@@ -140,7 +131,7 @@ class Door:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: requests go through the door, everything else straight on."""
+        """ASGI: HTTP requests pass through here, everything else goes straight on."""
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
@@ -192,8 +183,8 @@ def closed_gate(page: Callable[[str], Answer | None]) -> ASGIApp:
     """
 
     async def gate(scope: Scope, _: Receive, send: Send) -> None:
-        refusal = unauthorized()
-        answer = Answer(refusal.status, JSON, refusal.body, {"www-authenticate": "Bearer"})
+        problem = unauthorized()
+        answer = Answer(problem.status, JSON, problem.body, dict(problem.headers))
         if _wants_html(scope):
             answer = page(scope["path"]) or answer
         headers = {**answer.headers, "content-type": answer.content_type}

@@ -19,8 +19,8 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 
 from aggregator.http.middleware import AnyRequest, respond
-from aggregator.reading.errors import NOT_FOUND, RefusedError
 from aggregator.reading.formats import JSON, Answer
+from clickmill.contract.problem import Problem
 
 PAGE_DIR: Final = Path(__file__).parents[1] / "page"
 PREFIX: Final = "/page/"
@@ -70,12 +70,12 @@ def _read(path: Path) -> File:
 def html(files: dict[str, File], path: str, locked: bool) -> Answer:
     """The page of this path. `locked`: it asks for a token, and says so with a 401.
 
-    Raises RefusedError (page_not_built) while the libraries are missing.
+    Raises Problem (page_not_built) while the libraries are missing.
     """
     missing = [name for name in LIBRARIES if f"lib/{name}" not in files]
     if missing:
         sentence = f"the pages lack {', '.join(missing)}: type make page, then start again"
-        raise RefusedError(NOT_FOUND, "page_not_built", sentence)
+        raise Problem(HTTPStatus.NOT_FOUND, "page_not_built", sentence)
     body = files[HTML_PAGES[path]].body
     headers = {"Content-Security-Policy": POLICY}
     if locked:
@@ -93,7 +93,7 @@ def asking(files: dict[str, File]) -> Callable[[str], Answer | None]:
             return None
         try:
             return html(files, path, locked=True)
-        except RefusedError:
+        except Problem:
             return None
 
     return page
@@ -116,7 +116,7 @@ async def page_file(name: FromPath[str], request: AnyRequest, state: State) -> R
     """A file of the pages."""
     file: File | None = state.files.get(name.lstrip("/"))
     if file is None or name.endswith(".html"):
-        raise RefusedError(NOT_FOUND, "not_found", "there is no such file: see / and /docs")
+        raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file: see / and /docs")
     headers = {"ETag": file.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if request.headers.get("if-none-match") == file.etag:
         return Response(b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

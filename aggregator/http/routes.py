@@ -13,13 +13,13 @@ from litestar.response import Stream
 from aggregator.http import openapi
 from aggregator.http.metrics import expose
 from aggregator.http.middleware import AnyRequest, read_body, respond
-from aggregator.reading import params
-from aggregator.reading.errors import UNAVAILABLE, RefusedError
 from aggregator.reading.formats import Answer, ManyBanners, OneBanner, TopList
+from clickmill.contract import params
+from clickmill.contract.problem import unavailable
 
 # Proxies that gather an answer before they hand it on would turn "live" into "in a minute".
 NOT_BUFFERED: Final = {"X-Accel-Buffering": "no"}
-# What a question about one banner may be refused with.
+# The errors of a request for one banner.
 _ASKED: Final = (400, 404, 408, 413, 503)
 _PROCESS: Final = openapi.operation("process")
 _ALIVE: Final = Answer(200, "application/json", b'{"status":"alive"}')
@@ -43,12 +43,7 @@ def _query(request: AnyRequest) -> dict[str, list[str]]:
 )
 async def stats_get(banner_id: FromPath[str], request: AnyRequest, state: State) -> Response[bytes]:
     """Statistics of one banner."""
-    given = _query(request)
-    body = params.from_body(await read_body(request))
-    if body:
-        given = params.merge(given, body)
-        params.require_body_range(given)
-    return respond(await state.answers.one(banner_id, given))
+    return await _one(banner_id, request, state)
 
 
 @post(
@@ -61,10 +56,12 @@ async def stats_post(
     banner_id: FromPath[str], request: AnyRequest, state: State
 ) -> Response[bytes]:
     """Statistics of one banner, with the range in a JSON body."""
-    body = params.from_body(await read_body(request))
-    given = params.merge(_query(request), body)
-    params.require_body_range(given)
-    return respond(await state.answers.one(banner_id, given))
+    return await _one(banner_id, request, state)
+
+
+async def _one(banner_id: str, request: AnyRequest, state: State) -> Response[bytes]:
+    body = await read_body(request)
+    return respond(await state.answers.one(banner_id, request.scope["query_string"], body))
 
 
 @get(
@@ -98,7 +95,7 @@ async def readyz(state: State) -> Response[bytes]:
     """Whether it can do its work; 503 and the reason while it can't."""
     reason = state.deps.not_ready()
     if reason is not None:
-        raise RefusedError(UNAVAILABLE, "not_ready", reason)
+        raise unavailable("not_ready", reason)
     return respond(_READY)
 
 

@@ -11,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from aggregator.reading import buckets, formats, params
-from aggregator.reading.errors import RefusedError, bad
+from aggregator.reading import buckets, formats
 from aggregator.reading.kept import ALWAYS_S, Kept, Question
-from aggregator.reading.params import Params
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import Range, parse_range
+from clickmill import wire
+from clickmill.contract import params
+from clickmill.contract.params import Params
+from clickmill.contract.problem import Problem, bad
 
 TOP_DEFAULT: Final = 20
 TOP_MAX: Final = 1_000
@@ -60,7 +62,7 @@ def _form(given: Params) -> str:
 
 
 class Answers:
-    """Answers to statistics questions. Each method raises RefusedError where there is none."""
+    """Answers to statistics questions. Each method raises Problem where there is none."""
 
     def __init__(
         self,
@@ -74,8 +76,12 @@ class Answers:
         self._max_banner_id = max_banner_id
         self._now = now
 
-    async def one(self, banner: str, given: Params) -> formats.Answer:
-        """Statistics of one banner, in the format that was asked for."""
+    async def one(self, banner: str, query: bytes, body: bytes) -> formats.Answer:
+        """Statistics of one banner, as the raw query and the JSON body ask for them."""
+        given = params.merge(params.from_query(query), params.from_body(body))
+        return await self._one(banner, given)
+
+    async def _one(self, banner: str, given: Params) -> formats.Answer:
         banner_id = params.banner_id(banner, self._max_banner_id)
         params.check_names(given, SERIES_PARAMS)
         shape = Shape(given, self._now())
@@ -174,9 +180,15 @@ class Answers:
         )
         return formats.render(answer, form, "top")
 
-    async def answer_stats(self, banner: int, given: Params) -> formats.Answer:
-        """`one` for NATS: a refusal is an answer too."""
+    async def over_nats(self, request: wire.StatsRequest) -> formats.Answer:
+        """`one` for a request that came over an ingest port: an error is an answer too.
+
+        A worker of 0.1 sends the parameters themselves, and neither query nor body.
+        """
         try:
-            return await self.one(str(banner), given)
-        except RefusedError as refusal:
-            return formats.Answer(refusal.status, formats.JSON, refusal.body)
+            if request.params:
+                return await self._one(str(request.banner_id), request.params)
+            return await self.one(str(request.banner_id), request.query.encode(), request.body)
+        except Problem as problem:
+            headers = dict(problem.headers)
+            return formats.Answer(problem.status, formats.JSON, problem.body, headers)

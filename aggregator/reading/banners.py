@@ -12,14 +12,15 @@ import logging
 import re
 import unicodedata
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from aggregator.reading.errors import NOT_FOUND, RefusedError, bad, quote
 from aggregator.reading.queries import Reader
+from clickmill.contract.problem import Problem, bad, quote
 
 MAX_NAME_CHARS: Final = 200
 MAX_TARGET_CHARS: Final = 2_000
@@ -72,7 +73,7 @@ _LOOSE: Final = msgspec.json.Decoder(dict[str, str | None])
 
 
 def parse_entry(body: bytes) -> BannerEntry:
-    """The entry of a PUT's body. RefusedError: invalid_body, invalid_name, invalid_target."""
+    """The entry of a PUT's body. Problem: invalid_body, invalid_name, invalid_target."""
     try:
         fields = _LOOSE.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -93,7 +94,7 @@ def parse_entry(body: bytes) -> BannerEntry:
 
 
 def check_name(name: str) -> str:
-    """The name, if it may be stored. RefusedError: invalid_name."""
+    """The name, if it may be stored. Problem: invalid_name."""
     if not name.strip() or len(name) > MAX_NAME_CHARS:
         raise bad(
             "invalid_name",
@@ -106,7 +107,7 @@ def check_name(name: str) -> str:
 
 
 def check_target(url: str) -> str:
-    """The target, if people may be sent there. RefusedError: invalid_target."""
+    """The target, if people may be sent there. Problem: invalid_target."""
     if len(url) > MAX_TARGET_CHARS:
         raise _bad_target(f"has {len(url)} characters", f"at most {MAX_TARGET_CHARS} go")
     if not _URI.fullmatch(url):
@@ -134,12 +135,12 @@ def _is_host(host: str) -> bool:
         return False
 
 
-def _bad_target(what: str, advice: str) -> RefusedError:
+def _bad_target(what: str, advice: str) -> Problem:
     return bad("invalid_target", f"target_url {what}: {advice}")
 
 
 class Register:
-    """The register in Postgres. Raises RefusedError where an answer can't be given."""
+    """The register in Postgres. Raises Problem where an answer can't be given."""
 
     def __init__(
         self, reader: Reader, changed: Callable[[int, str | None], Awaitable[None]]
@@ -148,7 +149,7 @@ class Register:
         self._changed = changed
 
     async def get(self, banner_id: int) -> Banner:
-        """One entry. RefusedError: unknown_banner (404)."""
+        """One entry. Problem: unknown_banner (404)."""
         sql = "SELECT id, name, target_url FROM banner WHERE id = %(id)s"
         rows = await self._reader.fetch(sql, {"id": banner_id})
         if not rows:
@@ -178,7 +179,7 @@ class Register:
         return Banner(banner_id, entry.name, entry.target_url)
 
     async def delete(self, banner_id: int) -> None:
-        """Removes the entry (its clicks stay). RefusedError: unknown_banner (404)."""
+        """Removes the entry (its clicks stay). Problem: unknown_banner (404)."""
         sql = "DELETE FROM banner WHERE id = %(id)s RETURNING id"
         if not await self._reader.fetch(sql, {"id": banner_id}):
             raise _unregistered(banner_id)
@@ -209,9 +210,9 @@ class Register:
         return msgspec.json.encode({str(row[0]): row[1] for row in rows}), more
 
 
-def _unregistered(banner_id: int) -> RefusedError:
-    return RefusedError(
-        NOT_FOUND,
+def _unregistered(banner_id: int) -> Problem:
+    return Problem(
+        HTTPStatus.NOT_FOUND,
         "unknown_banner",
         f"banner {banner_id} is not registered: PUT /banners/{banner_id} registers it",
     )

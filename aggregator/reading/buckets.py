@@ -17,8 +17,8 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from aggregator.reading.errors import RefusedError, bad, quote
 from aggregator.reading.timerange import MINUTE_S, Range
+from clickmill.contract.problem import Problem, bad, quote
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
@@ -49,7 +49,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def parse_zone(text: str | None) -> ZoneInfo:
-    """The time zone of that IANA name, UTC where none is given. RefusedError: invalid_tz."""
+    """The time zone of that IANA name, UTC where none is given. Problem: invalid_tz."""
     if text is None:
         return UTC_ZONE
     if text not in _zones():
@@ -61,7 +61,7 @@ def parse_zone(text: str | None) -> ZoneInfo:
 
 
 def parse_step(text: str | None) -> str:
-    """The name of a step, 1m where none is given. Raises RefusedError (invalid_step)."""
+    """The name of a step, 1m where none is given. Raises Problem (invalid_step)."""
     if text is None:
         return "1m"
     if text not in STEPS:
@@ -137,12 +137,12 @@ def count(span: Range, step: str) -> int:
 
 
 def check_points(span: Range, step: str, banners: int = 1) -> None:
-    """RefusedError (too_many_points), with the smallest step that fits, if there are too many."""
+    """Problem (too_many_points), with the smallest step that fits, if there are too many."""
     if count(span, step) * banners > MAX_POINTS:
         raise _too_many(span, step, banners)
 
 
-def _too_many(span: Range, step: str, banners: int) -> RefusedError:
+def _too_many(span: Range, step: str, banners: int) -> Problem:
     fits = [name for name in STEPS if count(span, name) * banners <= MAX_POINTS]
     fewer = "a shorter range" if banners == 1 else "a shorter range or fewer banners"
     advice = f"use step={fits[0]} or {fewer}" if fits else f"no step fits, ask for {fewer}"

@@ -25,8 +25,8 @@ from aggregator.reading.buckets import (
     starts_of,
     total_start,
 )
-from aggregator.reading.errors import RefusedError, bad
 from aggregator.reading.timerange import Range, iso
+from clickmill.contract.problem import Problem, bad
 
 # The last day's minutes are there whatever the settings; half of it only, for clocks that differ.
 ALWAYS_S: Final = 12 * HOUR_S
@@ -62,7 +62,7 @@ class Question(NamedTuple):
     zone: ZoneInfo = UTC_ZONE
 
     def check(self, kept: Kept, banners: int = 1) -> None:
-        """RefusedError (too_fine, too_many_points) where it can't be answered as it is."""
+        """Problem (too_fine, too_many_points) where it can't be answered as it is."""
         if self.needs_gone(kept):
             raise _too_fine(self, kept, banners)
         if self.step is not None:
@@ -86,7 +86,7 @@ class Question(NamedTuple):
         return cover(self.span, starts_of(self.span, self.step, self.zone))
 
 
-def _too_fine(asked: Question, kept: Kept, banners: int) -> RefusedError:
+def _too_fine(asked: Question, kept: Kept, banners: int) -> Problem:
     first, since = map(iso, kept.gone)
     works = (
         other

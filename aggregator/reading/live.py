@@ -13,15 +13,14 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from http import HTTPStatus
 from typing import Final
 
 import msgspec
 
-from aggregator.reading.errors import RefusedError
 from aggregator.reading.live_events import HISTORY_MINUTES, LOOK_BACK_S, Hello, Pipeline, Pulse
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import MINUTE_S
+from clickmill.contract.problem import Problem, too_many
 
 BEAT_S: Final = 1.0
 # While nothing happens Postgres is looked at more often, so that the first click shows at once.
@@ -66,11 +65,11 @@ class Live:
     def listen(self) -> AsyncIterator[bytes]:
         """The events of one listener, until its life is over, it goes, or the process stops.
 
-        Raises RefusedError (too_many_listeners) where MAX_LISTENERS are there already.
+        Raises Problem (too_many_listeners) where MAX_LISTENERS are there already.
         """
         if self._listening >= MAX_LISTENERS:
             sentence = f"{MAX_LISTENERS} streams are open, the most that go: try again later"
-            raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_listeners", sentence)
+            raise too_many("too_many_listeners", sentence)
         return self._events()
 
     async def _events(self) -> AsyncIterator[bytes]:
@@ -112,7 +111,7 @@ class Live:
         since = (int(now) // MINUTE_S - HISTORY_MINUTES) * MINUTE_S
         try:
             self._pulse.minutes_were(await self._reader.minutes(since), now)
-        except RefusedError:
+        except Problem:
             log.debug("no history for a listener: Postgres does not answer")
 
     async def _run(self) -> None:
@@ -138,7 +137,7 @@ class Live:
         since = int(now - LOOK_BACK_S) // MINUTE_S * MINUTE_S
         try:
             recent = await self._reader.recent(since, MAX_ROWS)
-        except RefusedError:
+        except Problem:
             return None
         self._pulse.look(time.monotonic(), recent)
         return event("beat", self._pulse.beat(now, self._pipeline()))

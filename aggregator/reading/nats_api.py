@@ -16,9 +16,9 @@ from nats.aio.msg import Msg
 
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
-from aggregator.reading.errors import RefusedError
 from clickmill import wire
 from clickmill.connection import Connection
+from clickmill.contract.problem import Problem
 
 QUEUE: Final = "clickmill-aggregators"
 MAX_AT_ONCE: Final = 64
@@ -62,7 +62,7 @@ class Responders:
 
     async def _stats(self, message: Msg) -> None:
         request = _StatsRequest.decode(message.data)
-        answer = await self._answers.answer_stats(request.banner_id, request.params)
+        answer = await self._answers.over_nats(request)
         headers = {
             wire.STATUS_HEADER: str(answer.status),
             wire.CONTENT_TYPE_HEADER: answer.content_type,
@@ -74,8 +74,8 @@ class Responders:
         """A page of targets with IDs over the one asked for; a header tells where to go on."""
         try:
             page, last = await self._register.targets(int(message.data or b"-1"))
-        except RefusedError as refusal:
-            log.debug("the register can't be read: %s", refusal)
+        except Problem as problem:
+            log.debug("the register can't be read: %s", problem)
             return
         headers = {wire.MORE_HEADER: str(last)} if last is not None else None
         await self._connection.publish(message.reply, page, headers=headers)

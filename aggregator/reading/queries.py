@@ -19,8 +19,8 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from aggregator.reading.buckets import MAX_POINTS, STEPS, Cover, Piece
-from aggregator.reading.errors import unavailable
 from aggregator.reading.kept import NOTHING, Kept
+from clickmill.contract.problem import stats_unreadable
 
 POOL_MIN: Final = 1
 POOL_MAX: Final = 6
@@ -95,7 +95,7 @@ def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
 
 
 class Reader:
-    """Questions to Postgres. Each raises RefusedError (stats_unavailable) if it can't answer."""
+    """Questions to Postgres. Each raises Problem (stats_unavailable) if it can't answer."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -108,7 +108,7 @@ class Reader:
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning("statistics can't be read: %s", reason)
-            raise unavailable() from error
+            raise stats_unreadable() from error
 
     async def _fetch_twice(
         self, sql: LiteralString, params: Mapping[str, object]

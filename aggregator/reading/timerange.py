@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from aggregator.reading.errors import RefusedError, bad, quote
+from clickmill.contract.problem import Problem, bad, quote
 
 MINUTE_S: Final = 60
 DEFAULT_SPAN: Final = timedelta(hours=1)
@@ -47,7 +47,7 @@ class Range(NamedTuple):
         return -(-whole // MINUTE_S) * MINUTE_S
 
 
-def _invalid(name: str, text: str) -> RefusedError:
+def _invalid(name: str, text: str) -> Problem:
     return bad(
         "invalid_range",
         f"{name} is {quote(text)}: it must be a time with a zone, such as "
@@ -68,7 +68,7 @@ def _from_rfc3339(match: re.Match[str]) -> datetime:
 def parse_time(name: str, text: str) -> datetime:
     """The moment, in UTC, that `text` stands for: RFC 3339 with a zone, or Unix seconds.
 
-    Raises RefusedError (invalid_range) with the parameter's name in the sentence.
+    Raises Problem (invalid_range) with the parameter's name in the sentence.
     """
     match = _RFC3339.fullmatch(text)
     try:
@@ -89,7 +89,7 @@ def parse_range(ts_from: str | None, ts_to: str | None, now: datetime) -> Range:
     """The range of a request; a bound that is missing is made from the other one and `now`.
 
     Neither: the last hour. Only tsFrom: until now. Only tsTo: the hour before it.
-    Raises RefusedError (invalid_range) where a bound is no time, or the range is reversed.
+    Raises Problem (invalid_range) where a bound is no time, or the range is reversed.
     """
     until = parse_time("tsTo", ts_to) if ts_to is not None else now
     if ts_from is not None:

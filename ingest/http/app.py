@@ -10,10 +10,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qs
 
-import msgspec
-
+from clickmill import wire
+from clickmill.contract import params
+from clickmill.contract.problem import Headers, Problem, stats_unreachable, unauthorized
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest.http import batch
@@ -23,17 +23,15 @@ from ingest.http.responses import (
     JSON,
     PIXEL_GIF,
     Answer,
-    Headers,
-    Problem,
     answer,
     cors_headers,
+    error_answer,
     no_store,
 )
 from ingest.metrics import Slot
 
-MAX_DIGITS: Final = 10
-MAX_BODY_OF_STATS: Final = 64 * 1024
-MAX_PARAMS: Final = 32
+NO_PARAMETERS: Final = (b"", b"{}")
+"""Bodies of a POST to /stats/{id} that make it a click."""
 AHEAD_HEADERS: Final = ("sec-purpose", "purpose", "x-moz")
 """What browsers mark a request with that nobody has asked for yet; `_fastpath` looks for them."""
 
@@ -63,7 +61,7 @@ class Options(NamedTuple):
 class Backend(Protocol):
     """What the app needs of the world beyond its counters."""
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer: ...
+    async def stats(self, request: wire.StatsRequest) -> Answer: ...
     def problems(self) -> list[str]: ...
     def metrics(self, accept: str) -> tuple[str, bytes]: ...
 
@@ -91,10 +89,12 @@ class App:
         try:
             reply = await self._reply(handle, scope, proto)
         except Problem as problem:
-            reply = problem.answer()
+            reply = error_answer(problem)
         except Exception:
             log.exception("%s %.200r failed", scope.method, scope.path)
-            reply = Problem(500, "internal_error", "this is our mistake; see the log").answer()
+            reply = error_answer(
+                Problem(500, "internal_error", "this is a defect of ours: the log says more")
+            )
         headers = [*reply.headers, *self._cors]
         if reply.body:
             proto.response_bytes(reply.status, headers, reply.body)
@@ -179,67 +179,40 @@ class App:
         counted = self._counters.hit_all(items)
         if counted < 0:
             index = -1 - counted
-            raise self._unknown(items[index].bannerID, f"item {index}: ", 400)
+            raise params.unknown_banner(
+                str(items[index].bannerID), self._counters.capacity - 1, 400, f"item {index}: "
+            )
         self._slot.add("clickmill_clicks", counted)
         return answer(200, {"status": "counted", "clicks": counted})
 
     def _count(self, banner_id: int) -> None:
-        if not self._counters.hit(banner_id):
-            raise self._unknown(banner_id)
+        self._counters.hit(banner_id)
         self._slot.add("clickmill_clicks")
 
     def _banner_id(self, text: str) -> int:
-        """The ID that a path names. Raises Problem: 400 where it is none, 404 over the maximum."""
-        if not (text.isascii() and text.isdigit()):
-            raise Problem(
-                400, "invalid_banner_id",
-                f"a banner ID is a decimal integer from 0 to {self._counters.capacity - 1}, "
-                f"not {text[:40]!r}",
-            )  # fmt: skip
-        digits = text.lstrip("0") or "0"
-        if len(digits) > MAX_DIGITS or int(digits) >= self._counters.capacity:
-            raise self._unknown(digits)
-        return int(digits)
-
-    def _unknown(self, banner_id: int | str, where: str = "", status: int = 404) -> Problem:
-        shown = str(banner_id)[:40]
-        return Problem(
-            status, "unknown_banner",
-            f"{where}banner {shown} is over the maximum of {self._counters.capacity - 1}: "
-            "raise CLICKMILL_MAX_BANNER_ID",
-        )  # fmt: skip
+        return params.banner_id(text, self._counters.capacity - 1)
 
     # --- statistics -------------------------------------------------------------------------------
 
     async def _stats(self, scope: Scope, proto: Any, text: str) -> Answer:
         banner_id = self._banner_id(text)
-        post = scope.method == "POST"
-        body = await self._bodies.read(scope.headers, proto, MAX_BODY_OF_STATS)
-        params = {} if post and body.strip() in (b"", b"{}") else _params(scope, body)
-        if post and not params:
+        body = await self._bodies.read(scope.headers, proto, params.MAX_BODY_BYTES)
+        if scope.method == "POST" and body.strip() in NO_PARAMETERS:
             self._count(banner_id)
             return Answer(200, BODY_COUNTED, JSON)
         self._authorize(scope)
+        request = wire.StatsRequest(banner_id, scope.query_string, body)
         try:
-            reply = await self._backend.stats(banner_id, params)
+            reply = await self._backend.stats(request)
         except StatsUnavailableError:
-            raise Problem(
-                503, "stats_unavailable",
-                "no aggregator answers; clicks go on being counted: try again, or see its /readyz",
-                [("retry-after", "1")],
-            ) from None  # fmt: skip
+            raise stats_unreachable() from None
         return reply._replace(headers=[*reply.headers, *no_store()])
 
     def _authorize(self, scope: Scope) -> None:
         """Raises Problem 401."""
         tokens = self._options.tokens
-        if not tokens:
-            return
-        if not tokens.allow([v.encode() for v in scope.headers.get_all("authorization")]):
-            raise Problem(
-                401, "unauthorized", "a token is needed: send Authorization: Bearer <token>",
-                [("www-authenticate", "Bearer")],
-            )  # fmt: skip
+        if tokens and not tokens.allow(_authorization(scope)):
+            raise unauthorized()
 
     # --- about this service ---------------------------------------------------------------------
 
@@ -286,22 +259,5 @@ def _refuse_ahead(scope: Scope) -> None:
             )  # fmt: skip
 
 
-def _params(scope: Scope, body: bytes) -> dict[str, list[str]]:
-    """The parameters of a statistics request; those in the body go before those in the query."""
-    try:
-        params = parse_qs(scope.query_string, True, max_num_fields=MAX_PARAMS, errors="strict")
-    except ValueError:
-        raise _invalid("the query can't be read: at most 32 parameters, in UTF-8") from None
-    if not body.strip():
-        return params
-    try:
-        fields = msgspec.json.decode(body, type=dict[str, str | int | bool | list[str | int]])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _invalid(f"the body must be a JSON object with tsFrom and tsTo ({error})") from None
-    for name, value in fields.items():
-        params[name] = [str(v) for v in (value if isinstance(value, list) else [value])]
-    return params
-
-
-def _invalid(sentence: str) -> Problem:
-    return Problem(400, "invalid_range", sentence)
+def _authorization(scope: Scope) -> list[bytes]:
+    return [value.encode() for value in scope.headers.get_all("authorization")]

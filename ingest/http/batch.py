@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ingest.http.responses import Problem
+from clickmill.contract.problem import Problem
 
 MAX_ITEMS: Final = 10_000
 MAX_COUNT: Final = 1_000_000

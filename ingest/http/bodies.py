@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
-from ingest.http.responses import Problem
+from clickmill.contract.problem import Problem
 
 SMALL_BYTES: Final = 64 * 1024
 MAX_LARGE_BODIES: Final = 64

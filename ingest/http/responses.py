@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-Headers = list[tuple[str, str]]
+from clickmill.contract.problem import Headers, Problem
 
 BODY_COUNTED: Final = b'{"status":"counted"}'
 JSON: Final[Headers] = [("content-type", "application/json")]
@@ -27,19 +27,9 @@ class Answer(NamedTuple):
     headers: Headers
 
 
-class Problem(Exception):  # noqa: N818  # RFC 9457's word
-    """An error of the contract: a status, a code word, and a sentence that says what to do."""
-
-    def __init__(
-        self, status: int, code: str, sentence: str, headers: Headers | None = None
-    ) -> None:
-        super().__init__(sentence)
-        self.status, self.code, self.headers = status, code, headers or []
-
-    def answer(self) -> Answer:
-        """{"error": sentence, "code": word}, never to be cached."""
-        extra = [h for h in self.headers if h not in no_store()]
-        return answer(self.status, {"error": str(self), "code": self.code}, [*extra, *no_store()])
+def error_answer(problem: Problem) -> Answer:
+    """{"error": sentence, "code": word}, never to be cached."""
+    return Answer(problem.status, problem.body, [*JSON, *problem.headers, *no_store()])
 
 
 def answer(status: int, body: Any, headers: Headers | None = None) -> Answer:

@@ -177,7 +177,7 @@ class Publisher:
         await connection.subscribe(wire.BANNERS_CHANGED_SUBJECT, self._on_target)
         self._spawn(self._fetch_targets())
 
-    async def stats(self, banner_id: int, params: dict[str, list[str]]) -> Answer:
+    async def stats(self, request: wire.StatsRequest) -> Answer:
         """The answer to a statistics request, as the aggregator gives it.
 
         Raises NoAnswerError where none answers within REQUEST_TIMEOUT_S, or where more than
@@ -185,7 +185,6 @@ class Publisher:
         """
         if self._pending_stats.locked():
             raise NoAnswerError
-        request = wire.StatsRequest(banner_id, params)
         async with self._pending_stats:
             try:
                 reply = await self._connection.request(

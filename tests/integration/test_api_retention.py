@@ -11,11 +11,13 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres.retention import Days, maintain
+from clickmill import wire
 from tests.support import sql
 from tests.support.fix_api import Api, check_error, serve
 from tests.support.fix_postgres import PostgresServer
@@ -147,8 +149,8 @@ def test_other_formats_and_carriers_say_the_same(old: Old) -> None:
     posted = old.api.client.post("/stats/1", json=span)
     check_error(posted, 400, "too_fine")
     for step, status in (("1m", 400), ("1h", 200)):
-        given = {name: [str(value)] for name, value in span.items()} | {"step": [step]}
-        answer = old.api.run(old.api.answers.answer_stats(1, given))
+        request = wire.StatsRequest(1, urlencode(span | {"step": step}))
+        answer = old.api.run(old.api.answers.over_nats(request))
         assert answer.status == status
         assert json.loads(answer.body).get("code") == ("too_fine" if status == 400 else None)
         assert json.loads(answer.body).get("Counts") == (clicks if status == 200 else None)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from aggregator.writing.fold import Mark
-from tests.support.fix_api import Api, check_error
+from tests.support.fix_api import Api
 
 T0 = int(datetime(2024, 12, 10, 12, 56, tzinfo=UTC).timestamp())
 FROM, TO = "2024-12-10T12:56:00Z", "2024-12-10T12:57:59Z"
@@ -47,11 +47,10 @@ def test_the_body_forms(api: Api, banner: int) -> None:
         assert points(unix.json()) == [("2024-12-10T12:00:00Z", 42)]
         mixed = api.client.request(method, path, params={"step": "1d"}, json=body)
         assert points(mixed.json()) == [("2024-12-10T00:00:00Z", 42)]
-        half = api.client.request(method, path, json={"tsFrom": FROM})
-        check_error(half, 400, "invalid_range")
-    assert api.client.request("GET", f"/stats/{banner}", content=b"{}").status_code == 200
-    check_error(api.client.post(f"/stats/{banner}"), 400, "invalid_range")
-    check_error(api.client.post(f"/stats/{banner}", json={}), 400, "invalid_range")
+        half = api.client.request(method, path, json={"tsFrom": FROM, "step": "1d"})
+        assert points(half.json()) == [("2024-12-10T00:00:00Z", 42)]
+        assert api.client.request(method, path, content=b"{}").status_code == 200
+        assert api.client.request(method, path).status_code == 200
 
 
 def test_ways_to_write_a_time(api: Api, banner: int) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -25,6 +26,7 @@ from aggregator.postgres import connection as postgres
 from aggregator.reading.buckets import STEPS
 from aggregator.writing.fold import Arrival
 from aggregator.writing.store import Store
+from clickmill import wire
 from clickmill.wire import Frame
 from tests.support.fix_api import Api, put_minutes, serve
 from tests.support.fix_postgres import PostgresServer
@@ -76,9 +78,8 @@ def truth(banner: int, since: int, until: int) -> Figures:
 
 
 def ask(api: Api, banner: int, since: int, until: int, **more: str) -> dict[str, Any]:
-    given = {"tsFrom": [str(since)], "tsTo": [str(until)]}
-    given |= {name: [value] for name, value in more.items()}
-    answer = api.run(api.answers.answer_stats(banner, given))
+    query = urlencode({"tsFrom": since, "tsTo": until, **more})
+    answer = api.run(api.answers.over_nats(wire.StatsRequest(banner, query)))
     return {"status": answer.status, **json.loads(answer.body)}
 
 

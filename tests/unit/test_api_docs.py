@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 CODE = re.compile(
     r'(?:bad|single|choice|whole)\(\s*(?:given, "\w+", )?"([a-z_]+)"'
     r'|HTTPStatus\.\w+: \(\s*"([a-z_]+)"'
-    r'|(?:RefusedError\([^)]*?|default = \()"([a-z]+_[a-z_]+|unauthorized)"',
+    r'|(?:Problem\([^)]*?|default = \()"([a-z]+_[a-z_]+|unauthorized)"',
     re.DOTALL,
 )
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.reading import buckets
-from aggregator.reading.errors import RefusedError
 from aggregator.reading.timerange import MINUTE_S, Range, iso
+from clickmill.contract.problem import Problem
 
 # Whole hours, half hours, quarters, changes at midnight, by half an hour, a day left out.
 ZONES = [
@@ -143,7 +143,7 @@ def test_too_many_points_names_the_smallest_step_that_fits() -> None:
         ("2099-12-01T00:00", "1m", 1, "no step fits"),
         ("2024-12-09T00:00", "1d", 2000, "no step fits"),
     ]:
-        with pytest.raises(RefusedError) as refused:
+        with pytest.raises(Problem) as refused:
             buckets.check_points(span("2024-12-01T00:00", until), step, banners)
         assert (refused.value.status, refused.value.code) == (400, "too_many_points")
         assert fits in refused.value.sentence
@@ -152,7 +152,7 @@ def test_too_many_points_names_the_smallest_step_that_fits() -> None:
 def test_at_the_limit() -> None:
     first = at("2024-12-01T00:00")
     buckets.check_points(Range(first, first + timedelta(minutes=buckets.MAX_POINTS)), "1m")
-    with pytest.raises(RefusedError):
+    with pytest.raises(Problem):
         buckets.check_points(
             Range(first, first + timedelta(minutes=buckets.MAX_POINTS, seconds=1)), "1m"
         )
@@ -162,13 +162,13 @@ def test_at_the_limit() -> None:
     "name", ["Mars/Base", "", "../../etc/passwd", "europe/berlin", "Europe", "localtime", "\x00"]
 )
 def test_unknown_zones(name: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(Problem) as refused:
         buckets.parse_zone(name)
     assert refused.value.code == "invalid_tz"
 
 
 def test_steps() -> None:
     assert buckets.parse_step(None) == "1m"
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(Problem) as refused:
         buckets.parse_step("2m")
     assert refused.value.code == "invalid_step"

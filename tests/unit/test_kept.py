@@ -20,9 +20,9 @@ from aggregator.reading.buckets import (
     cover,
     starts_of,
 )
-from aggregator.reading.errors import RefusedError
 from aggregator.reading.kept import Kept, Question
 from aggregator.reading.timerange import Range, parse_time
+from clickmill.contract.problem import Problem
 
 SINCE = datetime(2024, 12, 10, tzinfo=UTC)
 BEFORE = SINCE - timedelta(days=100)
@@ -39,7 +39,7 @@ def ask(since: str, until: str, step: str | None, zone: str = "UTC") -> Question
 
 
 def refusal(asked: Question, kept: Kept = KEPT, banners: int = 1) -> str:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(Problem) as refused:
         asked.check(kept, banners)
     assert (refused.value.status, refused.value.code) == (400, "too_fine")
     return refused.value.sentence
@@ -112,10 +112,10 @@ spans = st.builds(
 advised = re.compile(r"(step|tz|tsFrom|tsTo)=([^ ,]+)")
 
 
-def refused(asked: Question) -> RefusedError | None:
+def refused(asked: Question) -> Problem | None:
     try:
         asked.check(KEPT)
-    except RefusedError as error:
+    except Problem as error:
         return error
     return None
 

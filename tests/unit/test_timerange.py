@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.reading.answers import next_second
-from aggregator.reading.errors import RefusedError
 from aggregator.reading.timerange import (
     EARLIEST,
     LATEST,
@@ -19,6 +18,7 @@ from aggregator.reading.timerange import (
     parse_range,
     parse_time,
 )
+from clickmill.contract.problem import Problem
 
 NOW = datetime(2024, 12, 10, 13, 0, 30, tzinfo=UTC)
 
@@ -81,7 +81,7 @@ def test_ways_to_write_one_moment(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(Problem) as refused:
         parse_time("tsFrom", text)
     assert (refused.value.status, refused.value.code) == (400, "invalid_range")
     assert "tsFrom" in refused.value.sentence
@@ -89,9 +89,9 @@ def test_what_is_no_time(text: str) -> None:
 
 
 def test_a_reversed_range_is_refused() -> None:
-    with pytest.raises(RefusedError, match="tsFrom is after tsTo"):
+    with pytest.raises(Problem, match="tsFrom is after tsTo"):
         parse_range("2024-12-10T12:56:01Z", "2024-12-10T12:56:00Z", NOW)
-    with pytest.raises(RefusedError, match="tsFrom is after now"):
+    with pytest.raises(Problem, match="tsFrom is after now"):
         parse_range("2025-01-01T00:00:00Z", None, NOW)
 
 
@@ -99,7 +99,7 @@ def test_a_reversed_range_is_refused() -> None:
 def test_any_text_is_a_time_or_refused(text: str) -> None:
     try:
         moment = parse_time("tsTo", text)
-    except RefusedError:
+    except Problem:
         return
     assert EARLIEST <= moment < LATEST
 

@@ -1,20 +1,24 @@
 """The parameters of a request: from the query string or a JSON body, each with all its values.
 
-Pure. Everything that can be wrong with them as text (encoding, doubled, unknown, empty) is
-refused here, so that the modules behind see one plain value for each name.
+Pure. Everything that can be wrong with them as text (encoding, given twice, unknown, empty) is
+an error here, so that the modules behind see one plain value for each name. The rules are the
+same for query and body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from aggregator.reading.errors import NOT_FOUND, RefusedError, bad, quote
+from clickmill.contract.problem import Problem, bad, quote
 
 MAX_FIELDS: Final = 1_100
+MAX_BODY_BYTES: Final = 64 * 1024
+"""A statistics request with a longer body is a 413, on both ports."""
 MAX_VALUE_CHARS: Final = 200
 MAX_ID_DIGITS: Final = 20
 
@@ -24,7 +28,7 @@ _BODY: Final = msgspec.json.Decoder(dict[str, str | int])
 
 
 def from_query(query: bytes) -> dict[str, list[str]]:
-    """All values of each name of a raw query string. Raises RefusedError (invalid_query)."""
+    """All values of each name of a raw query string. Raises Problem (invalid_query)."""
     try:
         pairs = parse_qsl(
             query.decode("ascii"),
@@ -38,44 +42,46 @@ def from_query(query: bytes) -> dict[str, list[str]]:
             f"the query can't be read: it must be UTF-8, percent-encoded, at most {MAX_FIELDS} "
             "parameters",
         ) from None
+    return _gather(pairs)
+
+
+def from_body(body: bytes) -> dict[str, list[str]]:
+    """The parameters of a JSON body; none for an empty one.
+
+    A member that is given twice keeps both values, so that `single` finds it: JSON readers keep
+    the last one in silence. Raises Problem (invalid_body).
+    """
+    if not body.strip():
+        return {}
+    try:
+        _BODY.decode(body)
+        pairs = json.loads(body, object_pairs_hook=list)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise bad(
+            "invalid_body",
+            'the body must be a JSON object such as {"tsFrom": "2024-12-10T12:56:00Z", '
+            '"tsTo": "2024-12-10T12:57:59Z"}, with texts or whole numbers as values',
+        ) from None
+    return _gather((name, str(value)) for name, value in pairs)
+
+
+def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     params: dict[str, list[str]] = {}
     for name, value in pairs:
         params.setdefault(name, []).append(value)
     return params
 
 
-def from_body(body: bytes) -> dict[str, list[str]]:
-    """The parameters of a JSON body; none for an empty one. Raises RefusedError (invalid_body)."""
-    if not body.strip():
-        return {}
-    try:
-        fields = _BODY.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise bad(
-            "invalid_body",
-            'the body must be a JSON object such as {"tsFrom": "2024-12-10T12:56:00Z", '
-            '"tsTo": "2024-12-10T12:57:59Z"}, with texts or whole numbers as values',
-        ) from None
-    return {name: [str(value)] for name, value in fields.items()}
-
-
 def merge(query: Params, body: Params) -> dict[str, list[str]]:
-    """Both together: a name that is in both is doubled, and refused as such later."""
+    """Both together: a name that is in both is given twice, which `single` refuses."""
     merged = {name: list(values) for name, values in query.items()}
     for name, values in body.items():
         merged.setdefault(name, []).extend(values)
     return merged
 
 
-def require_body_range(body: Params) -> None:
-    """Raises RefusedError (invalid_range) unless a body form has both bounds."""
-    for name in ("tsFrom", "tsTo"):
-        if name not in body:
-            raise bad("invalid_range", f"{name} is missing: the body needs both tsFrom and tsTo")
-
-
 def check_names(params: Params, allowed: Collection[str]) -> None:
-    """Raises RefusedError (unknown_parameter) for a name that isn't one of `allowed`."""
+    """Raises Problem (unknown_parameter) for a name that isn't one of `allowed`."""
     for name in params:
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
@@ -85,7 +91,7 @@ def check_names(params: Params, allowed: Collection[str]) -> None:
 
 
 def single(params: Params, name: str, code: str) -> str | None:
-    """The one value of a parameter, or None. Refuses (with `code`) doubled, empty, overlong."""
+    """The one value of a parameter, or None. Raises Problem: given twice, empty, overlong."""
     values = params.get(name)
     if not values:
         return None
@@ -116,7 +122,10 @@ def whole(params: Params, name: str, code: str, low: int, high: int, default: in
 
 
 def banner_id(text: str, maximum: int) -> int:
-    """A banner ID from its decimal text. Refuses: invalid_banner_id (400), unknown_banner (404)."""
+    """A banner ID from its decimal text.
+
+    Raises Problem: invalid_banner_id (400), unknown_banner (404).
+    """
     if not (text.isascii() and text.isdigit()):
         raise bad(
             "invalid_banner_id",
@@ -124,9 +133,15 @@ def banner_id(text: str, maximum: int) -> int:
         )
     digits = text.lstrip("0") or "0"  # int() takes some thousand digits at most
     if len(digits) > MAX_ID_DIGITS or int(digits) > maximum:
-        raise RefusedError(
-            NOT_FOUND,
-            "unknown_banner",
-            f"there is no banner {quote(text)}: IDs go from 0 to {maximum}",
-        )
+        raise unknown_banner(text, maximum)
     return int(digits)
+
+
+def unknown_banner(text: str, maximum: int, status: int = 404, where: str = "") -> Problem:
+    """The error of an ID over the maximum; `where` begins the sentence (an item of a batch)."""
+    return Problem(
+        status,
+        "unknown_banner",
+        f"{where}there is no banner {quote(text)}: IDs go from 0 to {maximum} "
+        "(CLICKMILL_MAX_BANNER_ID)",
+    )

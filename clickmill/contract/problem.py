@@ -1,0 +1,106 @@
+"""An error of the contract: a status, a code for programs, and a sentence that says what to do."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+QUOTE_CHARS: Final = 60
+"""How much of a wrong value is shown back."""
+RETRY_AFTER_S: Final = 2
+
+Headers = list[tuple[str, str]]
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every error answer, on both ports."""
+
+    error: str
+    code: str
+
+
+class Problem(Exception):  # noqa: N818  # RFC 9457's word
+    """A request that can't be answered as asked. The sentence says what to do instead."""
+
+    def __init__(
+        self, status: int, code: str, sentence: str, headers: Headers | None = None
+    ) -> None:
+        """`headers` are those that this error needs besides the ones of every answer."""
+        super().__init__(sentence)
+        self.status, self.code, self.sentence = int(status), code, sentence
+        self.headers = headers or []
+
+    @property
+    def body(self) -> bytes:
+        """The JSON body of the answer."""
+        return msgspec.json.encode(ErrorBody(self.sentence, self.code))
+
+
+def bad(code: str, sentence: str) -> Problem:
+    """A 400: the request itself is wrong."""
+    return Problem(HTTPStatus.BAD_REQUEST, code, sentence)
+
+
+def unavailable(code: str, sentence: str) -> Problem:
+    """A 503: the same request can succeed after RETRY_AFTER_S seconds."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, code, sentence, retry_after())
+
+
+def too_many(code: str, sentence: str) -> Problem:
+    """A 429: the same request can succeed after RETRY_AFTER_S seconds."""
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, code, sentence, retry_after())
+
+
+def retry_after() -> Headers:
+    """The header of an error that passes by itself."""
+    return [("Retry-After", str(RETRY_AFTER_S))]
+
+
+def unauthorized() -> Problem:
+    """The 401 of every request without a valid token."""
+    return Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        "a token is needed: send the header Authorization: Bearer <token>",
+        [("WWW-Authenticate", "Bearer")],
+    )
+
+
+def body_too_large(limit: int) -> Problem:
+    """A 413. `limit` in bytes."""
+    sentence = f"the body is too large: at most {limit:,} bytes are read here"
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", sentence)
+
+
+def body_timeout(seconds: float) -> Problem:
+    """A 408: the whole body must arrive within `seconds`."""
+    sentence = f"the body did not arrive within {seconds:g} s: send it at once"
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", sentence)
+
+
+def body_cut() -> Problem:
+    """The 400 of a body that broke off."""
+    return bad("body_cut", "the body ended before its Content-Length: send all of it")
+
+
+def stats_unreachable() -> Problem:
+    """The 503 of the ingest port while no aggregator answers."""
+    return unavailable(
+        "stats_unavailable",
+        "no aggregator answers: ask again in a few seconds, or see its /readyz; clicks are "
+        "counted meanwhile",
+    )
+
+
+def stats_unreadable() -> Problem:
+    """The 503 of an aggregator that can't read Postgres."""
+    sentence = "the statistics can't be read just now: ask again in a few seconds"
+    return unavailable("stats_unavailable", sentence)
+
+
+def quote(value: object) -> str:
+    """A wrong value as it may stand in a sentence: printable and short."""
+    text = ascii(value)
+    return text if len(text) <= QUOTE_CHARS else text[:QUOTE_CHARS] + "…"
