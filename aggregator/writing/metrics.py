@@ -6,7 +6,9 @@ anything else without a bound. The HTTP side has its own table in http_metrics.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,6 +25,8 @@ SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5,
 LAG_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800)
 QUARANTINE_REASONS: Final = ("unreadable", "hole", "total", "refused")
 
+_Kind = TypeVar("_Kind", Counter, Gauge)
+
 
 def register_process(registry: CollectorRegistry) -> None:
     """Adds the metrics of this process, and its versions."""
@@ -32,19 +36,22 @@ def register_process(registry: CollectorRegistry) -> None:
     registry.register(BuildInfo())
 
 
+def _maker(kind: type[_Kind], registry: CollectorRegistry) -> Callable[[str, str], _Kind]:
+    return lambda name, text: kind(f"clickmill_{name}", text, registry=registry)
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, text: str, buckets: tuple[float, ...]
+) -> Histogram:
+    return Histogram(f"clickmill_{name}", text, buckets=buckets, registry=registry)
+
+
 class Metrics:
     """The metrics, one attribute each."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str) -> Counter:
-            return Counter(f"clickmill_{name}", text, registry=registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"clickmill_{name}", text, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"clickmill_{name}", text, buckets=buckets, registry=registry)
-
+        counter, gauge = _maker(Counter, registry), _maker(Gauge, registry)
+        histogram = partial(_histogram, registry)
         self.applied = counter("frames_applied", "Frames applied and committed")
         self.duplicates = counter("frames_duplicate", "Frames that had been applied before")
         self.gaps = counter(
