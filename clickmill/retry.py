@@ -29,7 +29,7 @@ class Backoff:
         """Seconds to wait after one more failure."""
         steps = min(self.failures, 32)  # 2**32 is past every bound, and no overflow
         self.failures += 1
-        base = min(self.first_s * 2**steps, self.max_s)
+        base = min(self.first_s * 2.0**steps, self.max_s)
         return base * random.uniform(1 - JITTER, 1 + JITTER)
 
     def succeeded(self) -> None:
