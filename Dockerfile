@@ -8,6 +8,7 @@ RUN python -m venv /opt/clickmill
 COPY requirements.lock ./
 RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml setup.py schema.sql README.md LICENSE ./
+COPY migrations migrations
 COPY clickmill clickmill
 COPY ingest ingest
 COPY aggregator aggregator

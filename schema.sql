@@ -86,6 +86,14 @@ CREATE TABLE IF NOT EXISTS quarantine (
     raw         bytea
 );
 
+-- The version of these tables, one row: see migrations/README.md.
+--   compatible_from: the oldest version whose aggregators may still write here.
+CREATE TABLE IF NOT EXISTS schema_version (
+    singleton       boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    version         int NOT NULL,
+    compatible_from int NOT NULL
+);
+
 -- Asked for first, because CREATE INDEX IF NOT EXISTS locks its table against writers before it
 -- looks: an aggregator that starts beside one that writes would stop it, or deadlock with it.
 DO $$

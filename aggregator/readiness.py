@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from aggregator.postgres.migrations import SchemaTooNewError
 from clickmill.connection import Connection
 
 # The lease session talks to Postgres twice a second.
@@ -22,8 +23,13 @@ class Readiness:
         self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S
         self._nats_seen_at = -NATS_GRACE_S
         self.schema = False
+        self._schema_error = ""
         self.shards_in_trouble: Callable[[], dict[int, str]] = dict
         """Why a shard that is ours can't be pulled."""
+
+    def schema_error(self, error: Exception) -> None:
+        """The tables can't be used; only one that says "upgrade" is worth repeating to users."""
+        self._schema_error = str(error) if isinstance(error, SchemaTooNewError) else ""
 
     def postgres_seen(self) -> None:
         """Postgres has answered just now."""
@@ -53,7 +59,7 @@ class Readiness:
     def reason(self) -> str | None:
         """Why this aggregator is not ready, as a sentence; None while it is."""
         if not self.schema:
-            return "Postgres has not answered yet: the schema is not applied"
+            return self._schema_error or "Postgres has not answered yet: the schema is not applied"
         if not self.nats_ok:
             why = self._nats.reason
             return f"NATS can't be reached ({why}): clicks wait in the workers' spools"

@@ -20,8 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.http.app import Deps, build_app, make_answers, make_register
 from aggregator.http.server import Web
-from aggregator.postgres import connection as postgres
-from aggregator.postgres import retention
+from aggregator.postgres import migrations, retention
 from aggregator.readiness import Readiness
 from aggregator.reading.nats_api import Responders
 from aggregator.reading.queries import make_pool
@@ -117,11 +116,12 @@ class Service:
         complaint_due = 0.0
         while True:
             try:
-                await postgres.apply_schema(self._settings.postgres_dsn)
+                await migrations.apply_schema(self._settings.postgres_dsn)
                 self._readiness.schema = True
                 log.info("Postgres: schema applied")
                 return
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (migrations.SchemaTooNewError, psycopg.Error, OSError, TimeoutError) as error:
+                self._readiness.schema_error(error)
                 if time.monotonic() >= complaint_due:
                     complaint_due = time.monotonic() + LOG_EVERY_S
                     text = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from psycopg import AsyncConnection
@@ -20,7 +19,6 @@ from aggregator.postgres import arrays
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 30
 IDLE_IN_TRANSACTION_S: Final = 10
-SCHEMA_FILE: Final = Path(__file__).parents[1] / "schema.sql"
 
 # One class of advisory locks for all of Clickmill; schema.sql uses the same number.
 LOCK_CLASS: Final = 1131179883
@@ -68,18 +66,3 @@ async def session(dsn: str, name: str, **settings: str) -> AsyncIterator[AsyncCo
         yield connection
     finally:
         await connection.close()
-
-
-async def apply_schema(dsn: str) -> None:
-    """Apply schema.sql, all or nothing; several processes may do so at once."""
-    async with session(dsn, "schema") as connection, connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, LOCK_SCHEMA])
-        await connection.execute(SCHEMA_FILE.read_bytes())
-
-
-async def heal_schema(connection: AsyncConnection[Any], dsn: str) -> None:
-    """Apply the schema if this database has none, as after it was replaced by an empty one."""
-    cursor = await connection.execute("SELECT to_regclass('source') IS NULL")
-    row = await cursor.fetchone()
-    if row is not None and row[0]:
-        await apply_schema(dsn)

@@ -21,7 +21,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from aggregator.postgres import arrays, partitions
+from aggregator.postgres import arrays, migrations, partitions
 from aggregator.postgres import connection as postgres
 from aggregator.writing import statements as sql
 from aggregator.writing.fold import (
@@ -231,7 +231,7 @@ class Store:
             self._known.clear()
             self._days.clear()
             self._connection = await postgres.connect(self._dsn, "writer")
-            await postgres.heal_schema(self._connection, self._dsn)
+            await migrations.heal_schema(self._connection, self._dsn)
             if self.retries:
                 log.info("Postgres: connected")
         return self._connection

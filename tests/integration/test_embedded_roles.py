@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aggregator.postgres import connection as postgres
+from aggregator.postgres import migrations
 from stack.embedded import roles as embedded_roles
 from stack.embedded.probes import PostgresReady
 from tests.support.fix_postgres import PostgresServer
@@ -70,7 +70,7 @@ def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
     own_postgres: PostgresServer,
 ) -> None:
     """As data directories were before the owner was there."""
-    asyncio.run(postgres.apply_schema(own_postgres.dsn))
+    asyncio.run(migrations.apply_schema(own_postgres.dsn))
     with psycopg.connect(own_postgres.dsn, autocommit=True) as admin:
         admin.execute("SELECT clickmill_make_partition(current_date)")
         admin.execute("INSERT INTO banner_minute VALUES (17, date_trunc('minute', now()), 5)")
@@ -81,7 +81,7 @@ def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
         assert owner.execute("SELECT sum(clicks) FROM banner_minute").fetchone() == (5,)
         owner.execute("SELECT clickmill_make_partition(current_date + 1)")
         owner.execute("SELECT clickmill_drop_day(current_date)")
-    asyncio.run(postgres.apply_schema(own_postgres.server.address))
+    asyncio.run(migrations.apply_schema(own_postgres.server.address))
 
 
 def test_a_lost_password_file_is_made_anew(own_postgres: PostgresServer) -> None:

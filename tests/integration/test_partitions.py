@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from psycopg import AsyncConnection
 
-from aggregator.postgres import arrays, partitions
+from aggregator.postgres import arrays, migrations, partitions
 from aggregator.postgres import connection as postgres
 from tests.support import sql
 
@@ -28,7 +28,7 @@ def day_number(days_from_now: int) -> int:
 
 def on(dsn: str, test: Callable[[AsyncConnection[Any]], Awaitable[None]]) -> None:
     async def run() -> None:
-        await postgres.apply_schema(dsn)
+        await migrations.apply_schema(dsn)
         async with postgres.session(dsn, "test") as connection:
             await asyncio.wait_for(test(connection), 30)
 

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.postgres import connection as postgres
+from aggregator.postgres import migrations
 from aggregator.reading.buckets import STEPS
 from aggregator.writing.fold import Arrival
 from aggregator.writing.store import Store
@@ -177,7 +177,7 @@ def test_rollups_equal_the_minutes_after_late_deltas(database: str) -> None:
 
     async def write() -> None:
         nonlocal total, sent
-        await postgres.apply_schema(database)
+        await migrations.apply_schema(database)
         store = Store(database)
         source = UUID(int=chance.getrandbits(128))
         seq = 0

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 
-from aggregator.postgres import connection as postgres
+from aggregator.postgres import migrations
 from aggregator.reading import buckets
 from aggregator.reading.queries import Reader, make_pool
 from aggregator.reading.timerange import Range
@@ -30,7 +30,7 @@ def test_an_open_read_holds_nobody_up(database: str) -> None:
         return Arrival(source, seq, frame)
 
     async def scenario() -> int:
-        await postgres.apply_schema(database)
+        await migrations.apply_schema(database)
         store, pool = Store(database), make_pool(database)
         async with pool:
             await store.apply([arrival(1, now)])

@@ -15,7 +15,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from aggregator.postgres import connection as postgres
-from aggregator.postgres import partitions, retention
+from aggregator.postgres import migrations, partitions, retention
 from aggregator.postgres.retention import Days, maintain
 from tests.support import sql
 from tests.support.aggregators import aggregator
@@ -37,7 +37,7 @@ def at(days_from_now: int) -> datetime:
 
 def on(dsn: str, test: Callable[[AsyncConnection[Any]], Awaitable[None]]) -> None:
     async def run() -> None:
-        await postgres.apply_schema(dsn)
+        await migrations.apply_schema(dsn)
         async with postgres.session(dsn, "test") as connection:
             await asyncio.wait_for(test(connection), 100)
 

@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from aggregator.postgres import connection as postgres
+from aggregator.postgres import migrations
 from aggregator.writing.fold import Arrival, Verdict
 from aggregator.writing.store import Store
 from tests.support import sql
@@ -256,8 +257,8 @@ def test_an_emptied_database_gets_its_schema_again(database: str) -> None:
 
 def test_the_schema_is_applied_by_several_at_once_and_again(database: str) -> None:
     async def race() -> None:
-        await asyncio.gather(*(postgres.apply_schema(database) for _ in range(6)))
-        await postgres.apply_schema(database)
+        await asyncio.gather(*(migrations.apply_schema(database) for _ in range(6)))
+        await migrations.apply_schema(database)
 
     asyncio.run(race())
     assert sql.query(database, "SELECT count(*) FROM banner_minute") == [(0,)]
@@ -273,7 +274,7 @@ def test_the_schema_is_applied_beside_a_writer_without_waiting(database: str) ->
         async with postgres.session(database, "writer") as writer, writer.transaction():
             for table in ("source", "banner_minute", "banner_hour", "banner_day"):
                 await writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
-            await postgres.apply_schema(impatient)
+            await migrations.apply_schema(impatient)
 
     with_store(database, test)
 

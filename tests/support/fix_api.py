@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.http.app import Deps, build_app, make_answers, make_register
 from aggregator.http.server import Web
-from aggregator.postgres import connection as postgres
+from aggregator.postgres import migrations
 from aggregator.reading import queries
 from aggregator.writing.completeness import Progress
 from tests.support.fix_postgres import PostgresServer
@@ -79,7 +79,7 @@ class Api:
         self.told.append((banner, target))
 
     async def _main(self) -> None:
-        await postgres.apply_schema(self.dsn)
+        await migrations.apply_schema(self.dsn)
         self.pool = queries.make_pool(self.dsn)
         self.deps = Deps(
             pool=self.pool,
