@@ -171,6 +171,7 @@ class Service:
             if self._leases is not None and self._consumer is not None:
                 metrics.shards.set(len(self._leases.owned))
                 metrics.members.set(self._leases.members)
+                metrics.sources_newer.set(self._consumer.newer)
                 metrics.buffered.set(self._consumer.buffered)
                 metrics.pending.set(self._consumer.pending)
             await asyncio.sleep(GAUGES_EVERY_S)

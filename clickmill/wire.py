@@ -10,7 +10,7 @@ Layout of a frame, little-endian, without padding:
     0       4     magic "CMF1"
     4       4     CRC32C of everything from offset 8 to the end
     8       4     length of the whole frame in bytes
-    12      4     flags: bit 0 = last frame of its source
+    12      4     features, see below: bit 0 = last frame of its source
     16      16    source (UUID, big-endian bytes as RFC 9562 writes them)
     32      8     seq, from 1, without holes
     40      8     minute: Unix time in seconds // 60
@@ -20,6 +20,16 @@ Layout of a frame, little-endian, without padding:
     68      4     zero
     72      8*n   counts, u64
     72+8*n  4*n   banner IDs, u32, ascending, each once
+
+Versions. Programs of two releases run side by side during an upgrade, so a frame says what its
+reader has to understand, as the superblock of ext4 does. Bits 24 to 31 of the features may be
+ignored by a reader that doesn't know them; any other unknown bit, and a word at offset 68 that is
+not zero, change what the frame means. A layout that shares no more than the first twelve bytes has
+another magic, "CMF" and a character that is not "1", and its CRC covers the magic too, so that a
+flipped bit in a frame of today is never taken for a frame of tomorrow.
+
+A frame that is whole and not understood is `NewerFrameError`, which is not damage: it is left where
+it is, for a program that understands it.
 """
 
 from __future__ import annotations
@@ -50,6 +60,7 @@ MORE_HEADER: Final = "Clickmill-More"
 
 SECONDS_PER_MINUTE: Final = 60
 MAGIC: Final = b"CMF1"
+MAGIC_OF_EVERY_VERSION: Final = MAGIC[:3]
 MAX_PAIRS: Final = 65_536
 MAX_MINUTE: Final = 2**40
 _HEADER: Final = struct.Struct("<4sIII16sQqqQII")
@@ -58,6 +69,9 @@ HEADER_BYTES: Final = _HEADER.size
 BYTES_PER_PAIR: Final = 12
 MAX_FRAME_BYTES: Final = HEADER_BYTES + BYTES_PER_PAIR * MAX_PAIRS
 _CLOSED: Final = 1
+_MAY_BE_IGNORED: Final = 0xFF00_0000
+MAX_NEWER_BYTES: Final = 1024 * 1024
+"""The longest frame that any version may make: what NATS takes as one message."""
 
 HEADERS_BYTES: Final = 512
 """What the NATS headers of a frame take at most: they count as part of the message."""
@@ -70,6 +84,10 @@ assert sys.byteorder == "little", "counts and IDs are read in place, as little-e
 
 class FrameError(ValueError):
     """Bytes that are not one whole, undamaged frame; the message says what is wrong with them."""
+
+
+class NewerFrameError(Exception):
+    """A whole frame of a newer version: neither damaged nor to be used; upgrade this program."""
 
 
 class Frame(NamedTuple):
@@ -137,33 +155,44 @@ def frame_length(head: bytes | memoryview) -> int:
     """
     if len(head) < HEADER_BYTES:
         raise FrameError(f"cut off: {len(head)} bytes where a header has {HEADER_BYTES}")
-    magic, _, length, *_, n, _zero = _HEADER.unpack_from(head)
-    if magic != MAGIC:
+    magic, _, length, features, *_, n, zero = _HEADER.unpack_from(head)
+    if magic[:3] != MAGIC_OF_EVERY_VERSION:
         raise FrameError(f"no frame: it begins with {bytes(magic)!r}, not {MAGIC!r}")
-    if n > MAX_PAIRS or length != HEADER_BYTES + n * BYTES_PER_PAIR:
+    if _is_newer(magic, features, zero):
+        if not HEADER_BYTES <= length <= MAX_NEWER_BYTES:
+            raise FrameError(f"a length of {length} bytes is that of no frame")
+    elif n > MAX_PAIRS or length != HEADER_BYTES + n * BYTES_PER_PAIR:
         raise FrameError(f"a length of {length} bytes does not fit {n} pairs")
     return int(length)
+
+
+def _is_newer(magic: bytes, features: int, zero: int) -> bool:
+    return magic != MAGIC or bool(features & ~(_CLOSED | _MAY_BE_IGNORED)) or bool(zero)
 
 
 def decode(data: bytes | memoryview) -> Frame:
     """The frame that these bytes are; `ids` and `counts` are views into `data`.
 
-    Raises FrameError where they are cut, damaged, of another version, or hold anything besides.
+    Raises FrameError where they are cut, damaged, or hold anything besides; NewerFrameError where
+    they are whole and can't be understood.
     """
     view = memoryview(data)
     length = frame_length(view)
     if length != len(view):
         raise FrameError(f"{len(view)} bytes where the header says {length}")
-    _, crc, _, flags, source, seq, minute, sealed_at, total, n, zero = _HEADER.unpack_from(view)
-    if google_crc32c.value(bytes(view[_CHECKED_FROM:])) != crc:
+    magic, crc, _, features, source, seq, minute, sealed_at, total, n, zero = _HEADER.unpack_from(
+        view
+    )
+    covered = b"" if magic == MAGIC else magic
+    if google_crc32c.value(covered + bytes(view[_CHECKED_FROM:])) != crc:
         raise FrameError("the CRC does not match: the bytes were changed")
-    if flags & ~_CLOSED or zero:
-        raise FrameError(
-            f"flags {flags:#x} {zero:#x} are of a newer version: update this side first"
+    if _is_newer(magic, features, zero):
+        raise NewerFrameError(
+            f"a frame {magic!r} with features {features:#x} {zero:#x} is of a newer version"
         )
     split = HEADER_BYTES + 8 * n
     return Frame(
-        UUID(bytes=source), seq, minute, sealed_at, total, bool(flags & _CLOSED),
+        UUID(bytes=source), seq, minute, sealed_at, total, bool(features & _CLOSED),
         view[split:], view[HEADER_BYTES:split],
     )  # fmt: skip
 

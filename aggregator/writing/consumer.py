@@ -23,6 +23,7 @@ from aggregator.writing.completeness import Progress
 from aggregator.writing.fold import MAX_BATCH_FRAMES, Arrival, Verdict, source_of
 from aggregator.writing.message import Delivery, read
 from aggregator.writing.metrics import Metrics
+from aggregator.writing.newer import NewerSources
 from aggregator.writing.pull import PULL_BYTES, PULL_MESSAGES, Puller
 from aggregator.writing.reorder import Held
 from aggregator.writing.store import Applied, Store
@@ -69,6 +70,7 @@ class Consumer:
         self._waiting: deque[Delivery] = deque()
         self._load = [_Load() for _ in range(wire.SHARDS)]
         self._held = Held()
+        self._newer = NewerSources()
         self._idle = asyncio.Event()
         self._idle.set()
         self._arrived = asyncio.Event()
@@ -98,6 +100,11 @@ class Consumer:
     def trouble(self) -> dict[int, str]:
         """Which of the own shards can't be pulled at present, and why."""
         return self._puller.trouble
+
+    @property
+    def newer(self) -> int:
+        """How many sources wait for an aggregator of a newer release."""
+        return self._newer.count()
 
     @property
     def buffered(self) -> int:
@@ -133,7 +140,12 @@ class Consumer:
     # --- in -------------------------------------------------------------------------------------
 
     def _receive(self, message: Msg, shard: int) -> None:
-        self._waiting.append(read(message, shard))
+        try:
+            delivery = read(message, shard)
+        except wire.NewerFrameError as error:
+            self._newer.saw(message.subject, error)
+            return
+        self._waiting.append(delivery)
         load = self._load[shard]
         load.frames += 1
         load.bytes += len(message.data)

@@ -1,7 +1,7 @@
 """One JetStream message as the consumer handles it: the decoded arrival, and how to acknowledge.
 
-Decoding never fails: what can't be read becomes an arrival that says so, with whatever subject
-and message ID still tell of its source and seq.
+What can't be read becomes an arrival that says so, with whatever subject and message ID still
+tell of its source and seq. A frame of a newer release is no arrival: nothing may be done with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Delivery(NamedTuple):
 
 
 def read(message: Msg, shard: int) -> Delivery:
-    """Decode a message of the stream."""
+    """Decode a message of the stream. Raises wire.NewerFrameError."""
     return Delivery(_arrival(message), message.reply, shard)
 
 

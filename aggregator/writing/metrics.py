@@ -101,6 +101,9 @@ class Metrics:
             "sources_silent",
             "Open sources without a heartbeat for 10 s; they hold completeThrough back",
         )
+        self.sources_newer = gauge(
+            "sources_newer", "Sources whose frames need an aggregator of a newer release"
+        )
         self.sources_waiting = gauge("sources_waiting", "Sources with a gap in their frames")
         self.pending = gauge("frames_pending", "Messages of own shards still in the stream")
         self.buffered = gauge("frames_buffered", "Frames in this process, not yet committed")

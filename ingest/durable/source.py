@@ -26,7 +26,7 @@ from clickmill import wire
 from clickmill.failpoints import failpoint
 from ingest import _fastcount
 from ingest._fastcount import Counters, CountersError, Part
-from ingest.durable.spool import Spool, sync_directory
+from ingest.durable.spool import NewerSpoolError, Spool, sync_directory
 
 BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 FOREIGN: Final = "counters.foreign"
@@ -177,7 +177,7 @@ def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
     try:
         source = Source(directory, lock, max_bytes)
         source.counters, source.trusted = _open_counters(directory)
-    except (OSError, CountersError) as error:
+    except (OSError, CountersError, NewerSpoolError) as error:
         log.error("%s can't be adopted and is left as it is: %s", directory, error)
         os.close(lock)
         return None

@@ -36,6 +36,10 @@ class SpoolFullError(SpoolError):
     """The spool is at its maximum: raise it, or bring back what should be emptying it."""
 
 
+class NewerSpoolError(Exception):
+    """Frames of a newer release: left untouched, for a worker of that release."""
+
+
 class Damage(NamedTuple):
     """Bytes of a segment that are no frame. `torn`: at its very end, as a power cut leaves them."""
 
@@ -76,8 +80,13 @@ class Spool:
         if not self.directory.exists():
             self.directory.mkdir(mode=0o700)
             sync_directory(self.directory.parent)
-        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
-            self._scan(path)
+        found = [
+            (path, self._scan(path, path.read_bytes()))
+            for path in sorted(self.directory.glob(f"*{SUFFIX}"))
+        ]
+        for path, damages in found:  # only now: a newer spool is left as it is
+            for damage, data in damages:
+                self._set_aside(path, damage, data)
 
     # --- what is in it --------------------------------------------------------------------
 
@@ -243,47 +252,61 @@ class Spool:
 
     # --- opening what is there ----------------------------------------------------------------
 
-    def _scan(self, path: Path) -> None:
-        data = path.read_bytes()
+    def _scan(self, path: Path, data: bytes) -> list[tuple[Damage, bytes]]:
+        """Index a segment's frames; what in it is no frame. Raises NewerSpoolError."""
+        damages = []
         offset = 0
         while offset < len(data):
             try:
                 end = offset + wire.frame_length(data[offset : offset + wire.HEADER_BYTES])
                 frame = wire.decode(data[offset:end])
+            except wire.NewerFrameError as error:
+                raise NewerSpoolError(
+                    f"{path}: {error}: start a worker of that release here, which sends what this "
+                    "spool holds; it is left untouched"
+                ) from None
             except wire.FrameError as error:
                 end = _next_frame(data, offset + 1)
-                self._set_aside(path, data, offset, end, str(error))
+                damage = Damage(path, offset, end - offset, end == len(data), str(error))
+                damages.append((damage, data[offset:end]))
             else:
                 if frame.seq not in self._entries:
                     self._index(frame, _Entry(path, offset, end - offset))
             offset = end
         self._segments[path] = len(data)
         self._entries = dict(sorted(self._entries.items()))
+        return damages
 
-    def _set_aside(self, path: Path, data: bytes, start: int, end: int, reason: str) -> None:
+    def _set_aside(self, path: Path, damage: Damage, data: bytes) -> None:
         """Keep a copy of the bytes that are no frame, and say so: they are never guessed at."""
-        damage = Damage(path, start, end - start, end == len(data), reason)
         self.damages.append(damage)
-        copy = path.with_name(f"{path.name}.{start}.{'torn' if damage.torn else 'damaged'}")
-        copy.write_bytes(data[start:end])
+        suffix = "torn" if damage.torn else "damaged"
+        copy = path.with_name(f"{path.name}.{damage.offset}.{suffix}")
+        copy.write_bytes(data)
         log.log(
             logging.WARNING if damage.torn else logging.ERROR,
             "%s: %d bytes from offset %d are no frame (%s); set aside as %s",
-            path, damage.length, start, reason, copy.name,
+            path, damage.length, damage.offset, damage.reason, copy.name,
         )  # fmt: skip
 
 
 def _next_frame(data: bytes, start: int) -> int:
     """Where the next whole frame begins at or after `start`; the end where there is none."""
-    while (found := data.find(wire.MAGIC, start)) >= 0:
-        try:
-            end = found + wire.frame_length(data[found : found + wire.HEADER_BYTES])
-            wire.decode(data[found:end])
-        except wire.FrameError:
-            start = found + 1
-        else:
-            return found
-    return len(data)
+    found = data.find(wire.MAGIC_OF_EVERY_VERSION, start)
+    while found >= 0 and not _is_frame(data, found):
+        found = data.find(wire.MAGIC_OF_EVERY_VERSION, found + 1)
+    return found if found >= 0 else len(data)
+
+
+def _is_frame(data: bytes, start: int) -> bool:
+    try:
+        end = start + wire.frame_length(data[start : start + wire.HEADER_BYTES])
+        wire.decode(data[start:end])
+    except wire.FrameError:
+        return False
+    except wire.NewerFrameError:
+        pass  # whole as well: whoever reads on from here finds that out
+    return True
 
 
 def sync_directory(directory: Path) -> None:

@@ -14,6 +14,7 @@ from tests.support import sql
 from tests.support.aggregators import Aggregator, Bus, aggregator, store_held_up
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
+from tests.support.frames import of_another_version, with_features
 from tests.support.proxy import running_proxy
 from tests.support.stores import through
 from tests.support.wait import aeventually, eventually
@@ -145,6 +146,33 @@ def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> N
     assert sorted(rows, key=str) == sorted(
         [(2, "unreadable", None), (3, "total", 100)] + [(None, "unreadable", None)] * 3, key=str
     )
+
+
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+def test_a_frame_of_a_newer_release_waits_for_an_upgrade(
+    nats: NatsServer, database: str, make: Callable[[wire.Frame], bytes]
+) -> None:
+    """Neither applied nor quarantined nor acknowledged; other sources go on."""
+
+    async def test(bus: Bus, running: Aggregator) -> None:
+        a, b = bus.worker(), bus.worker()
+        await a.send({1: 1})
+        await a.publish(a.seal({1: 100}), raw=make(a.spool[2]))
+        await a.send({1: 1})
+        await b.send({2: 5})
+        await b.committed()
+        await a.committed(1)
+        await asyncio.sleep(2 * bus_module.ACK_WAIT_S)  # long enough for a second delivery
+        assert running.metric("clickmill_sources_newer") == 1
+        assert "upgrade this aggregator" in running.output
+        assert (await a.committed(1)).total == 1
+        assert await bus.messages() == 2, "what is not understood stays in the stream"
+        assert sql.quarantine(database) == []
+        await a.publish(2, again=True)  # as an aggregator of that release reads it
+        await a.committed(3)
+
+    on(nats, database, test)
+    assert sql.counts(database) == {1: 102, 2: 5}
 
 
 def test_frames_lost_for_ever_are_given_up_after_a_while_and_reported(

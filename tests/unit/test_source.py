@@ -26,7 +26,8 @@ from ingest.durable import source as source_module
 from ingest.durable import spool as spool_module
 from ingest.durable.source import FOREIGN, SET_ASIDE, SWEEP_AFTER_S, Source, adopt
 from ingest.durable.spool import SpoolError
-from tests.support.frames import MINUTE
+from tests.support.frames import MINUTE, with_features
+from tests.support.frames import frame as make_frame
 
 CAPACITY = 100
 BIG = 1 << 30
@@ -415,3 +416,25 @@ def test_frames_that_the_spool_has_are_not_made_again(tmp_path: Path) -> None:
     source.counters.flip()
     later = source.frames(source.counters.frozen())
     assert [frame.seq for frame in (*first, *later)] == [1, 2]
+
+
+def test_a_source_of_a_newer_release_is_left_to_a_worker_of_that_release(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make(tmp_path)
+    count(source, 1, 5)
+    seal(source)
+    count(source, 1, 7)
+    source.release()
+    (segment,) = (source.directory / "spool").glob("*.frames")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole + with_features(make_frame(2, {1: 1}, 6, source=source.id), 2))
+    there = {p: p.read_bytes() for p in source.directory.rglob("*") if p.is_file()}
+    assert list(adopt(tmp_path, BIG)) == []
+    assert "a worker of that release" in caplog.text
+    assert {p: p.read_bytes() for p in source.directory.rglob("*") if p.is_file()} == there
+    segment.write_bytes(whole)  # what the newer worker understood, so does this one now
+    (adopted,) = adopt(tmp_path, BIG)
+    adopted.seal_rest()
+    assert adopted.spool.last_total == 12
+    adopted.release()

@@ -14,8 +14,14 @@ import pytest
 
 from clickmill import wire
 from ingest.durable import spool as spool_module
-from ingest.durable.spool import SEGMENT_FRAMES, Spool, SpoolError, SpoolFullError
-from tests.support.frames import frame, run_of
+from ingest.durable.spool import (
+    SEGMENT_FRAMES,
+    NewerSpoolError,
+    Spool,
+    SpoolError,
+    SpoolFullError,
+)
+from tests.support.frames import frame, of_another_version, run_of, with_features
 
 BIG = 1 << 30
 
@@ -244,3 +250,21 @@ def test_the_directory_itself_is_made_durable(
     spool = open_spool(tmp_path)
     spool.append(run_of(1, 1))
     assert synced == [tmp_path, spool.directory]
+
+
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+@pytest.mark.parametrize("before", [b"", b"torn bytes"])
+def test_a_newer_spool_is_left_untouched(
+    tmp_path: Path,
+    three_frames: tuple[Path, bytes],
+    make: Callable[[wire.Frame], bytes],
+    before: bytes,
+) -> None:
+    segment, data = three_frames
+    later = segment.with_name(f"{4:020d}-0000.frames")
+    segment.write_bytes(data[:-1])
+    later.write_bytes(before + make(frame(4, {4: 4}, 10)))
+    there = {path: path.read_bytes() for path in segment.parent.iterdir()}
+    with pytest.raises(NewerSpoolError, match="a worker of that release"):
+        open_spool(tmp_path)
+    assert {path: path.read_bytes() for path in segment.parent.iterdir()} == there

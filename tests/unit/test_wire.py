@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickmill import wire
-from tests.support.frames import SOURCE, frame
+from tests.support.frames import SOURCE, frame, of_another_version, with_features
 
 U64 = 2**64 - 1
 clicks = st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, U64), max_size=50)
@@ -67,6 +68,42 @@ def test_noise_within_a_frame_is_a_frame_error(noise: bytes, at: int) -> None:
     data[at : at + len(noise)] = noise
     with pytest.raises(wire.FrameError):
         wire.decode(bytes(data))
+
+
+@pytest.mark.parametrize("bit", range(1, 24))
+def test_a_feature_that_must_be_understood_is_no_damage(bit: int) -> None:
+    sealed = frame(3, {1: 10}, 10, closed=bit % 2 == 0)
+    for data in (with_features(sealed, 1 << bit), with_features(sealed, 1 << bit, b"more")):
+        assert wire.frame_length(data) == len(data)
+        with pytest.raises(wire.NewerFrameError):
+            wire.decode(data)
+
+
+@pytest.mark.parametrize("bit", range(24, 32))
+def test_a_feature_that_may_be_ignored_is_ignored(bit: int) -> None:
+    sealed = frame(3, {1: 10}, 10, closed=True)
+    again = wire.decode(with_features(sealed, 1 << bit))
+    assert (again.seq, again.closed, again.pairs) == (3, True, [(1, 10)])
+
+
+def test_another_version_is_no_damage() -> None:
+    data = of_another_version(frame(3, {1: 10}, 10))
+    assert wire.frame_length(data) == len(data)
+    with pytest.raises(wire.NewerFrameError, match="CMF2"):
+        wire.decode(data)
+
+
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+def test_every_flipped_bit_of_a_newer_frame_is_damage(make: Callable[[wire.Frame], bytes]) -> None:
+    data = make(frame(3, {1: 10}, 99))
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(wire.FrameError):
+            wire.decode(bytes(damaged))
+    for end in range(len(data)):
+        with pytest.raises(wire.FrameError):
+            wire.decode(data[:end])
 
 
 def test_a_frame_that_is_too_large_is_not_encoded() -> None:
