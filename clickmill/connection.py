@@ -77,7 +77,7 @@ class Connection:
         self._reason = "it has not answered yet"
         self._first = asyncio.Event()
         self._log = bus.complaints(name)
-        self._refusals: set[str] = set()
+        self._refused: dict[str, float] = {}
         self._renewed = 0.0
 
     async def run(self) -> None:
@@ -96,7 +96,6 @@ class Connection:
     async def _use(self, client: Client) -> None:
         """Returns once the client is lost."""
         self._client = client
-        self._refusals.clear()
         log.info("NATS (%s): connected", self._name)
         self._first.set()
         for subscription in list(self._subscriptions):
@@ -106,8 +105,10 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self._reason = bus.words(error)
-        if (refused := _REFUSED.search(self._reason)) and len(self._refusals) < MAX_REFUSALS:
-            self._refusals.add(refused[1].lower())
+        if refused := _REFUSED.search(self._reason):
+            if len(self._refused) >= MAX_REFUSALS:
+                self._refused.clear()
+            self._refused[refused[1].lower()] = time.monotonic()
         await self._log(error)
 
     # --- what is known of it --------------------------------------------------------------------
@@ -127,9 +128,10 @@ class Connection:
         """The largest message that the server takes, in bytes; the usual one before it has said."""
         return self._client.max_payload
 
-    def is_refused(self, subject: str) -> bool:
-        """Whether the server has said that this client may not publish to the subject."""
-        return subject.lower() in self._refusals
+    def was_refused(self, subject: str, since: float) -> bool:
+        """Whether the server has said since then (monotonic) that this client may not publish to
+        the subject."""
+        return self._refused.get(subject.lower(), since - 1) >= since
 
     async def connected(self) -> None:
         """Returns once there has been a first connection."""

@@ -134,12 +134,12 @@ class Delivery:
         if floor:
             headers[wire.FLOOR_HEADER] = str(floor)
         failpoint("ingest.publish")
+        subject, began = wire.delta_subject(self.source.id), time.monotonic()
         try:
-            await connection.jetstream(PUBLISH_TIMEOUT_S).publish(
-                wire.delta_subject(self.source.id), data, stream=wire.STREAM, headers=headers
-            )
+            jetstream = connection.jetstream(PUBLISH_TIMEOUT_S)
+            await jetstream.publish(subject, data, stream=wire.STREAM, headers=headers)
         except Exception as error:  # whatever it is: the frame is still in the spool
-            await self._failed(connection, error)
+            await self._failed(connection, error, connection.was_refused(subject, began))
             return False
         self._stuck.took()
         self._well()
@@ -168,31 +168,31 @@ class Delivery:
             await connection.renew()
         return not self.too_large
 
-    async def _failed(self, connection: Connection, error: Exception) -> None:
+    async def _failed(self, connection: Connection, error: Exception, refused: bool) -> None:
         self._slot.add("clickmill_publish_failures")
         self._complain("a frame was not published (%s); trying again", error)
-        self._note_trouble(connection, error)
+        self._note_trouble(error, refused)
         with contextlib.suppress(Exception):
             if isinstance(error, NoStreamResponseError | NoRespondersError):
                 await bus.ensure_stream(connection.jetstream(), self._stream_max_bytes)
+            elif refused:
+                self._stuck.took()  # it is us that it refuses: the stream may be well
             elif isinstance(error, NatsTimeoutError):
                 await self._look_whether_stuck(connection)
 
-    def _note_trouble(self, connection: Connection, error: Exception) -> None:
-        subject, now = wire.delta_subject(self.source.id), time.monotonic()
+    def _note_trouble(self, error: Exception, refused: bool) -> None:
+        now = time.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
-        if connection.is_refused(subject):
+        if refused:
             self._in_trouble(
-                f"this worker may not publish to {subject}: allow {wire.DELTAS_PREFIX}.> in the "
-                "permissions of its NATS user"
+                f"this worker may not publish to {wire.delta_subject(self.source.id)}: allow "
+                f"{wire.DELTAS_PREFIX}.> in the permissions of its NATS user"
             )
         elif now - self._failing_since >= TROUBLE_AFTER_S:
             self._in_trouble(f"NATS takes no frames ({bus.words(error)}): they wait in the spool")
 
     async def _look_whether_stuck(self, connection: Connection) -> None:
-        if connection.is_refused(wire.delta_subject(self.source.id)):
-            self._stuck.took()  # it is us that it refuses: the stream may be well
-        elif await self._stuck.timed_out(connection.jetstream(), time.monotonic()):
+        if await self._stuck.timed_out(connection.jetstream(), time.monotonic()):
             log.error("the stream took nothing for long (a full disk?): made again; frames that "
                       "went with it are sent again")  # fmt: skip
 
