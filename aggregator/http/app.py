@@ -83,6 +83,7 @@ def build_app(deps: Deps) -> ASGIApp:
     metrics = HttpMetrics(deps.registry)
     live = Live(
         Reader(deps.pool),
+        deps.progress.rates,
         lambda: pipeline_of(deps.progress),
         deps.stopping,
         metrics.listeners.set,

@@ -2,7 +2,10 @@
 
 const TOKEN_KEY = "clickmill-token";
 const RETRY_MS = 1000;
-const RETRY_MOST_MS = 8000;
+const RETRY_MOST_MS = 4000;
+// A stream that lived so long ended as the server means it to: the next one begins at once.
+const LIVED_MS = 5000;
+const SILENT_MOST_MS = 10000;
 
 // Said by the server with the page, so that no request has to fail first.
 const tokenNeeded = document.documentElement.dataset.token === "needed";
@@ -56,12 +59,13 @@ function parseEvent(block) {
   return fields.data ? { event: fields.event, data: JSON.parse(fields.data) } : null;
 }
 
-async function readEvents(answer, handle) {
+async function readEvents(answer, handle, heard) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    heard();
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
@@ -71,17 +75,37 @@ async function readEvents(answer, handle) {
   }
 }
 
-// The events of /live, for ever: the server ends a stream after a while, then the next begins.
+// One stream of /live to its end; given up where the server is silent for SILENT_MOST_MS.
+async function followOnce(handle, heard) {
+  const given = new AbortController();
+  let last = Date.now();
+  const timer = setInterval(() => {
+    if (Date.now() - last > SILENT_MOST_MS) given.abort();
+  }, 1000);
+  try {
+    const answer = await ask("/live", {}, { cache: "no-store", signal: given.signal });
+    await readEvents(answer, handle, () => {
+      last = Date.now();
+      heard();
+    });
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+// The events of /live, forever: the server ends a stream after a while, then the next begins.
+// `heard` is called for all that comes, comments too; `lost` when a stream broke or can't be had.
 // (Not EventSource: that one can't send the token.)
-export async function follow(handle, stateChanged) {
+export async function follow(handle, heard, lost) {
   let wait = RETRY_MS;
   for (;;) {
+    const began = Date.now();
     try {
-      const answer = await ask("/live", {}, { cache: "no-store" });
+      await followOnce(handle, heard);
       wait = RETRY_MS;
-      await readEvents(answer, handle);
+      if (Date.now() - began > LIVED_MS) continue;
     } catch (error) {
-      stateChanged("gone", error);
+      lost(error);
       wait = Math.min(wait * 2, RETRY_MOST_MS);
     }
     await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));

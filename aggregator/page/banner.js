@@ -10,9 +10,11 @@ const MOST_POINTS = 420;
 const REDRAW_MS = 900;
 const SLOW_REDRAW_MS = 10000;
 const HOUR = STEPS["1h"];
+const MOST_SUGGESTED = 50;
 
 const $ = (id) => document.getElementById(id);
 const names = new Map();
+let reading = null, namesKnown = false;
 let chosen = null;
 let span = "1h";
 let step = "1m";
@@ -113,22 +115,38 @@ function typed() {
   return null;
 }
 
-function submit(event) {
+async function submit(event) {
   event?.preventDefault();
+  if (typed() === null) await reading;
   const banner = typed();
   if (banner === null) problem("No banner has this name: type its ID, or a name from the register.");
   else choose(banner);
 }
 
-export async function loadNames() {
-  const { banners } = await askJson("/banners");
-  $("known").replaceChildren();
-  for (const { id, name } of banners) {
-    if (!name) continue;
-    names.set(id, name);
-    $("known").append(new Option(name, id));
+// Names that have in them what is typed.
+function suggest() {
+  const text = $("banner-id").value.trim().toLowerCase();
+  const options = [];
+  for (const [id, name] of names) {
+    if (options.length === MOST_SUGGESTED) break;
+    if (name.toLowerCase().includes(text)) options.push(new Option(name, id));
   }
-  if (chosen !== null) title();
+  $("known").replaceChildren(...options);
+}
+
+// The whole register, a page after the other.
+async function readNames() {
+  for (let params = {}; params; ) {
+    const { banners, next } = await askJson("/banners", params);
+    for (const { id, name } of banners) if (name) names.set(id, name);
+    if (chosen !== null) title();
+    params = next === null ? null : { after: next };
+  }
+  namesKnown = true;
+}
+
+export function loadNames() {
+  reading ??= readNames().catch(() => {}).finally(() => (reading = null));
 }
 
 async function download() {
@@ -149,6 +167,7 @@ function rangeChosen(event) {
 }
 
 function beat(event) {
+  if (!namesKnown) loadNames();
   if (span === "own" || chosen === null) return;
   const clicked = String(chosen) in event.detail.banners;
   const wait = clicked && step !== "1d" ? REDRAW_MS : SLOW_REDRAW_MS;
@@ -160,6 +179,7 @@ export function startBanner() {
   $("choose").addEventListener("submit", submit);
   $("banner-id").addEventListener("change", submit);
   $("banner-id").addEventListener("focus", () => $("banner-id").select());
+  for (const change of ["focus", "input"]) $("banner-id").addEventListener(change, suggest);
   for (const radio of document.getElementsByName("range")) radio.addEventListener("change", rangeChosen);
   for (const id of ["own-from", "own-to"]) $(id).addEventListener("change", submit);
   $("csv").addEventListener("click", download);

@@ -46,7 +46,8 @@ function axes(small) {
   ];
 }
 
-// A chart in `box`. `bars`: one bar for each value instead of a line. `set(xs, ys)` redraws.
+// A chart in `box`. `bars`: one bar for each value instead of a line. `set(xs, ys)` redraws;
+// null is a value that is not known.
 export function chart(box, { bars = false, small = false, label = (x, y) => `${clock(x, 1)}  ${count(y)}` } = {}) {
   const size = () => ({ width: Math.max(box.clientWidth, 60), height: box.clientHeight });
   const asBars = (u) => bars && (u.data?.[0]?.length ?? 0) <= MOST_BARS;
@@ -72,6 +73,7 @@ export function chart(box, { bars = false, small = false, label = (x, y) => `${c
   return {
     set(xs, ys, from, to) {
       box.dataset.points = xs.length;
+      box.dataset.gaps = ys.filter((y) => y === null).length;
       plot.series[1].width = bars && xs.length <= MOST_BARS ? 0 : 2;
       plot.setData([xs, ys], false);
       plot.batch(() => {

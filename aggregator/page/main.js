@@ -10,5 +10,5 @@ startTheme();
 startAsking();
 startLive();
 startBanner();
-await loadNames().catch(() => {});
+loadNames();
 await startTop();

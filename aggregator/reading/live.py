@@ -1,9 +1,11 @@
 """Clicks as they come: one computation a second, however many listen.
 
-The figures are differences of what Postgres holds, so every aggregator shows the same, whoever
-wrote the clicks. The pulse beats only while somebody listens (and a while longer, so that a page
-that reconnects finds its history). Each beat becomes one event, encoded once; all listeners send
-the same bytes, and one that is too slow misses beats instead of queueing them.
+Clicks per second come from the marks of all sources, which each aggregator knows from its start
+on, whoever commits the clicks: a new listener gets what is known of the last five minutes. Banners
+and minutes are read from Postgres, only while somebody listens (and a little longer). Each beat
+becomes one event, encoded once; all listeners send the same bytes, and one that is too slow misses
+beats instead of queueing them. While a beat is late comments go out, so that silence always means
+a lost connection.
 """
 
 from __future__ import annotations
@@ -17,14 +19,23 @@ from typing import Final
 
 import msgspec
 
-from aggregator.reading.live_events import HISTORY_MINUTES, LOOK_BACK_S, Hello, Pipeline, Pulse
+from aggregator.reading.live_events import (
+    HISTORY_MINUTES,
+    LOOK_BACK_S,
+    Hello,
+    Pipeline,
+    Pulse,
+    Rates,
+)
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import MINUTE_S
 from clickmill.contract.problem import Problem, too_many
 
 BEAT_S: Final = 1.0
-# While nothing happens Postgres is looked at more often, so that the first click shows at once.
+# While nothing happens changes are looked for more often, so that the first click shows at once.
 QUIET_POLL_S: Final = 0.25
+# While a beat is late a comment goes out this often.
+LATE_S: Final = 0.5
 MAX_LISTENERS: Final = 2_000
 LIFE_S: Final = 60.0
 LIFE_SPREAD: Final = 0.25
@@ -47,6 +58,7 @@ class Live:
     def __init__(
         self,
         reader: Reader,
+        rates: Rates,
         pipeline: Callable[[], Pipeline],
         stopping: asyncio.Event,
         count_listeners: Callable[[int], None] = lambda _: None,
@@ -57,7 +69,7 @@ class Live:
         self._count_listeners = count_listeners
         self._listening = 0
         self._left = 0.0
-        self._pulse = Pulse()
+        self._pulse = Pulse(rates)
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -78,7 +90,8 @@ class Live:
         self._enter(1)
         try:
             upcoming = self._upcoming()
-            yield b"retry: %d\n" % RETRY_MS + event("hello", await self._hello())
+            yield b"retry: %d\n\n" % RETRY_MS
+            yield event("hello", await self._hello())
             while time.monotonic() < ends and not self._stopping.is_set():
                 beat = await asyncio.shield(upcoming)
                 upcoming = self._upcoming()
@@ -117,20 +130,29 @@ class Live:
     async def _run(self) -> None:
         """The loop: looks at Postgres, hands out beats, ends when nobody has listened for long."""
         quiet = False
-        last = 0.0
+        due = 0.0
+        self._pulse.rest()
         while not self._stopping.is_set():
             if not self._listening and time.monotonic() - self._left > LINGER_S:
                 break
-            beat = await self._look()
-            changed = beat is not None and self._pulse.clicks > 0
-            if changed or time.monotonic() - last >= BEAT_S - QUIET_POLL_S / 2:
-                last = time.monotonic()
-                self._hand_out(beat or STILL_THERE)
-                self._pulse.sent(time.time())
+            changed = self._pulse.clicks > 0
+            if changed or time.monotonic() >= due:
+                due = time.monotonic() + BEAT_S - QUIET_POLL_S / 2
+                self._hand_out(await self._beat())
                 quiet = not changed
             await self._pause(QUIET_POLL_S if quiet else BEAT_S)
         self._pulse.rest()
         self._hand_out(STILL_THERE)
+
+    async def _beat(self) -> bytes:
+        """The next event; while Postgres takes long comments go out."""
+        looking = asyncio.create_task(self._look(), name="live look")
+        while not (await asyncio.wait({looking}, timeout=LATE_S))[0]:
+            self._hand_out(STILL_THERE)
+            if self._stopping.is_set():
+                looking.cancel()
+                return STILL_THERE
+        return looking.result() or STILL_THERE
 
     async def _look(self) -> bytes | None:
         now = time.time()
@@ -140,7 +162,9 @@ class Live:
         except Problem:
             return None
         self._pulse.look(time.monotonic(), recent)
-        return event("beat", self._pulse.beat(now, self._pipeline()))
+        beat = event("beat", self._pulse.beat(now, self._pipeline()))
+        self._pulse.sent()
+        return beat
 
     def _hand_out(self, beat: bytes) -> None:
         if self._next is not None and not self._next.done():

@@ -1,4 +1,4 @@
-"""The arithmetic of the live figures: from looks at the last minutes to rates and events.
+"""The arithmetic of the live figures: from looks at the last minutes to events.
 
 Pure: what was seen and the time come in as arguments. "Pulse", because it beats once a second.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -17,15 +17,29 @@ from aggregator.reading.timerange import MINUTE_S
 
 # How far back clicks count as "now": a delta may be late by a minute edge and a retry.
 LOOK_BACK_S: Final = 120
-HISTORY_BEATS: Final = 300
-HISTORY_S: Final = 300
 HISTORY_MINUTES: Final = 30
 # Looks see the last minutes only: a delta that comes later than they reach is in the next reading.
 REREAD_S: Final = 5
 MAX_BANNERS_SHOWN: Final = 200
-# Rates are means over this many seconds: frames come once a second, but not in step with us.
-SMOOTH_S: Final = 3.0
 MAX_LOOKS: Final = 16
+
+
+SMOOTH_S: Final = 3
+"""Rates of banners are means over this many seconds, as those of all clicks together are."""
+
+
+class Rates(Protocol):
+    """Committed clicks per second, as the writing side knows them."""
+
+    @property
+    def total(self) -> int:
+        """All clicks since the start."""
+
+    def rate(self) -> float | None:
+        """Clicks per second now; None while that is not known."""
+
+    def history(self) -> list[tuple[int, float]]:
+        """(Unix seconds, clicks per second) of the last minutes, without unknown seconds."""
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -42,7 +56,7 @@ class Beat(msgspec.Struct, frozen=True):
 
     ts: datetime
     clicks: Annotated[int, Meta(ge=0)]
-    clicksPerSecond: Annotated[float, Meta(ge=0)]  # noqa: N815
+    clicksPerSecond: Annotated[float, Meta(ge=0)] | None  # noqa: N815
     banners: Annotated[dict[str, float], Meta(description="clicks per second by banner ID")]
     minutes: Annotated[
         list[tuple[int, int]], Meta(description="(Unix seconds, clicks) of the last minutes")
@@ -54,9 +68,13 @@ class Hello(msgspec.Struct, frozen=True):
     """The first event of a stream: what happened before it."""
 
     seconds: Annotated[
-        list[tuple[float, float]], Meta(description="(Unix seconds, clicks per second)")
+        list[tuple[int, float]],
+        Meta(description="(Unix seconds, clicks per second); seconds not known are left out"),
     ]
-    minutes: Annotated[list[tuple[int, int]], Meta(description="(Unix seconds, clicks)")]
+    minutes: Annotated[
+        list[tuple[int, int]] | None,
+        Meta(description="(Unix seconds, clicks); null while Postgres can't be read"),
+    ]
     pipeline: Pipeline
 
 
@@ -65,11 +83,8 @@ class _Look(NamedTuple):
     recent: Recent
 
 
-def increases(before: Recent, after: Recent) -> tuple[int, dict[int, int]]:
-    """(clicks in all, clicks by banner) that came between two looks at the same minutes."""
-    total = sum(
-        max(0, clicks - before.minutes.get(minute, 0)) for minute, clicks in after.minutes.items()
-    )
+def increases(before: Recent, after: Recent) -> dict[int, int]:
+    """Clicks by banner that came between two looks at the same minutes."""
     banners: dict[int, int] = {}
     for (banner_id, minute), clicks in after.banners.items():
         was = before.banners.get((banner_id, minute))
@@ -78,42 +93,41 @@ def increases(before: Recent, after: Recent) -> tuple[int, dict[int, int]]:
         more = clicks - (was or 0)
         if more > 0:
             banners[banner_id] = banners.get(banner_id, 0) + more
-    return total, banners
+    return banners
 
 
 class Pulse:
     """What was seen lately. `clicks`: how many came since the last event that was sent."""
 
-    def __init__(self) -> None:
-        self.clicks = 0
-        self._rate = 0.0
+    def __init__(self, rates: Rates) -> None:
+        self._rates = rates
         self._looks: deque[_Look] = deque(maxlen=MAX_LOOKS)
-        self._sent: _Look | None = None
-        self._history: deque[tuple[float, float]] = deque(maxlen=HISTORY_BEATS)
+        self._sent = rates.total
         self._minutes: dict[int, int] = {}
         self._minutes_at = 0.0
         self._read_at = 0.0
+
+    @property
+    def clicks(self) -> int:
+        return self._rates.total - self._sent
 
     def look(self, at: float, recent: Recent) -> None:
         """Takes in one look at Postgres, made at `at` (monotonic seconds)."""
         self._looks.append(_Look(at, recent))
         while len(self._looks) > 2 and self._looks[1].at <= at - SMOOTH_S:
             self._looks.popleft()
-        self._sent = self._sent or self._looks[0]
-        self.clicks = increases(self._sent.recent, recent)[0]
 
     def beat(self, now: float, pipeline: Pipeline) -> Beat:
         """The event of the last look; `now` is Unix time."""
         oldest, newest = self._looks[0], self._looks[-1]
         seconds = max(newest.at - oldest.at, 1.0)
-        total, banners = increases(oldest.recent, newest.recent)
+        banners = increases(oldest.recent, newest.recent)
         busiest = sorted(banners.items(), key=lambda item: (-item[1], item[0]))
         self._add(now, newest.recent)
-        self._rate = round(total / seconds, 1)
         return Beat(
             ts=datetime.fromtimestamp(now, UTC),
             clicks=self.clicks,
-            clicksPerSecond=self._rate,
+            clicksPerSecond=self._rates.rate(),
             banners={
                 str(banner): round(clicks / seconds, 1)
                 for banner, clicks in busiest[:MAX_BANNERS_SHOWN]
@@ -130,21 +144,14 @@ class Pulse:
         self._minutes = {at: n for at, n in self._minutes.items() if at >= oldest}
         self._minutes_at = now
 
-    def sent(self, now: float) -> None:
-        """The last beat went out: the next one counts from it."""
-        if not self._looks:
-            return
-        newest = self._looks[-1]
-        if self._sent is not None and newest.at > self._sent.at:
-            self._history.append((round(now, 2), self._rate))
-        self._sent = newest
-        self.clicks = 0
+    def sent(self) -> None:
+        """An event went out: the next one counts from here."""
+        self._sent = self._rates.total
 
     def rest(self) -> None:
-        """Nobody looks for a while: what comes meanwhile is no "now" any more."""
+        """Nobody listens for a while: what comes meanwhile is no "now" any more."""
         self._looks.clear()
-        self._sent = None
-        self.clicks = 0
+        self.sent()
 
     def needs_minutes(self, now: float) -> bool:
         """Whether the history of minutes must be read again: it has a hole, or is old."""
@@ -159,6 +166,6 @@ class Pulse:
         self._minutes_at = self._read_at = now
 
     def hello(self, now: float, pipeline: Pipeline) -> Hello:
-        """The first event of a new listener."""
-        seconds = [(at, rate) for at, rate in self._history if at > now - HISTORY_S]
-        return Hello(seconds, sorted(self._minutes.items()), pipeline)
+        """The first event of a new listener; `now` is Unix time."""
+        minutes = None if self._has_hole(now) else sorted(self._minutes.items())
+        return Hello(self._rates.history(), minutes, pipeline)

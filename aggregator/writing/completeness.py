@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from aggregator.writing.fold import Mark
+from aggregator.writing.rates import Rates
 from clickmill.wire import Committed, SourceStatus
 
 SECOND: Final = 1_000_000_000
@@ -79,6 +80,7 @@ class Progress:
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
+        self.rates = Rates(lambda: clock() / SECOND)
         self._open: dict[UUID, _Source] = {}
         self._unseen: dict[UUID, _Unseen] = {}
         self._loaded = False
@@ -94,8 +96,10 @@ class Progress:
         """
         before, self._open = self._open, {}
         for source, (mark, at) in marks.items():
-            known = before.pop(source) if source in before else _Source(mark, at)
-            self._open[source] = known
+            known = before.pop(source, None)
+            if not anew:
+                self._came(known, mark)
+            known = self._open[source] = known or _Source(mark, at)
             known.heard = max(known.heard, at)
             self._unseen.pop(source, None)
             if anew and mark.last_seq < known.mark.last_seq:
@@ -105,11 +109,17 @@ class Progress:
         # Workers that have said hello and sealed nothing yet have no row; the others are closed.
         self._open.update((u, s) for u, s in before.items() if s.mark.last_seq == 0)
         self._loaded = True
+        self.rates.known(True)
         self._cached = (0, None)
 
     def forget(self) -> None:
         """The table can't be read: what is known of it may be out of date."""
         self._loaded = False
+        self.rates.known(False)
+
+    def _came(self, known: _Source | None, mark: Mark) -> None:
+        """Clicks that a mark adds to what was known of its source."""
+        self.rates.add(max(0, mark.total - (known.mark.total if known is not None else 0)))
 
     def committed(self, marks: Mapping[UUID, Mark], heard: int | None = None) -> None:
         """Marks as they stand in Postgres now; `heard` defaults to this moment."""
@@ -117,6 +127,8 @@ class Progress:
         for source, mark in marks.items():
             self._unseen.pop(source, None)
             known = self._open.get(source)
+            if known is not None or (self._loaded and not mark.closed):
+                self._came(known, mark)
             if mark.closed:
                 self._open.pop(source, None)
             elif known is not None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from signal import SIGKILL, SIGSTOP, Signals
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
+from aggregator.writing.rates import SMOOTH_S
 from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
+from tests.support.aggregators import Bus, aggregator
 from tests.support.fix_api import Api, OpenApi
+from tests.support.fix_nats import NatsServer
 from tests.support.fix_system import SystemFactory
 from tests.support.wait import eventually
 
 TIMEOUT_MS = 10_000
 SEEN_WITHIN_S = 2.0
+GONE_WITHIN_S = 3.0
+GAP_S = 4.0
+"""Longer than what the page bridges: GAP_S in live.js."""
 PHONE: ViewportSize = {"width": 375, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 
@@ -219,7 +229,128 @@ def test_a_lost_connection_is_told_and_comes_back(open_api: OpenApi, tab: Watche
     page.context.set_offline(True)
     api.deps.stopping.set()  # the stream ends, and no other can be had
     expect(page.locator("#state")).to_have_attribute("data-state", "gone")
-    expect(page.locator("#state-text")).to_have_text("Connection lost, trying again")
+    expect(page.locator("#state-text")).to_have_text("Disconnected, trying again")
     api.deps.stopping.clear()
     page.context.set_offline(False)
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def deliver(nats_url: str, counts: dict[int, int]) -> None:
+    """A worker's frame, committed. In a thread, since the browser has this one's event loop."""
+
+    async def worker() -> None:
+        async with Bus(nats_url) as bus:
+            source = bus.worker()
+            await source.send(counts)
+            await source.committed()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, worker()).result()
+
+
+@pytest.mark.parametrize("fate", [SIGKILL, SIGSTOP])
+def test_a_page_without_its_aggregator_says_so_within_three_seconds(
+    nats: NatsServer, database: str, tab: Watched, fate: Signals
+) -> None:
+    page = tab.page
+    with aggregator(nats.url, database) as running:
+        page.goto(running.url)
+        expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+        running.signal(fate)
+        began = time.monotonic()
+        page.wait_for_selector('#state[data-state="gone"]')
+        assert time.monotonic() - began < GONE_WITHIN_S
+        expect(page.locator("#state-text")).to_have_text("Disconnected, trying again")
+        expect(page.locator("#complete")).to_have_text("not known")
+        expect(page.locator("#freshness")).to_contain_text("nothing is known since")
+        for number in ("#rate", "#sources", "#half-hour", "#now-minute"):
+            expect(page.locator(number)).to_have_text("–")
+
+
+def test_figures_that_postgres_withholds_are_not_called_complete(
+    open_api: OpenApi, tab: Watched
+) -> None:
+    api = open_api()
+    page = tab.page
+    page.goto(api.url)
+    expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+    with psycopg.connect(api.dsn) as connection:
+        connection.execute("LOCK TABLE banner_minute")
+        expect(page.locator("#state")).to_have_attribute("data-state", "late")
+        expect(page.locator("#complete")).to_have_text("not known")
+        connection.rollback()
+    expect(page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+def test_seconds_that_the_aggregator_does_not_know_are_a_gap(
+    open_api: OpenApi, tab: Watched
+) -> None:
+    api = open_api()
+    seconds = tab.page.locator("#seconds")
+    tab.page.goto(api.url)
+    expect(seconds).to_have_attribute("data-points", re.compile("^[3-9]$"))
+    api.call(api.progress.forget)
+    expect(tab.page.locator("#rate")).to_have_text("–")
+    ended = time.monotonic()
+    eventually(lambda: time.monotonic() - ended > GAP_S, what="the gap is long enough to be seen")
+    expect(seconds).to_have_attribute("data-gaps", "0")
+    api.call(lambda: api.progress.reload({}, anew=True))
+    expect(seconds).to_have_attribute("data-gaps", "1")
+    expect(tab.page.locator("#rate")).to_have_text("0")
+    tab.page.reload()
+    expect(seconds).to_have_attribute("data-gaps", "1")
+    tab.check_quiet(api.url)
+
+
+def test_seconds_without_an_aggregator_are_a_gap(
+    nats: NatsServer, database: str, tab: Watched
+) -> None:
+    page = tab.page
+    with aggregator(nats.url, database) as first:
+        page.goto(first.url)
+        expect(page.locator("#seconds")).to_have_attribute("data-points", re.compile("^[2-9]$"))
+        expect(page.locator("#seconds")).to_have_attribute("data-gaps", "0")
+    ended = time.monotonic()
+    eventually(lambda: time.monotonic() - ended > GAP_S, what="the gap is long enough to be seen")
+    with aggregator(nats.url, database, port=first.port):
+        expect(page.locator("#state")).to_have_attribute("data-state", "live")
+        expect(page.locator("#seconds")).to_have_attribute("data-gaps", "1")
+
+
+def test_a_visitor_sees_the_seconds_before_he_came(
+    nats: NatsServer, database: str, tab: Watched
+) -> None:
+    page = tab.page
+    with aggregator(nats.url, database) as running:
+        deliver(nats.url, {17: 525_750})
+        ended = time.monotonic()
+        eventually(lambda: time.monotonic() - ended > SMOOTH_S + 1, what="those seconds are past")
+        page.goto(running.url)
+        expect(page.locator("#half-hour")).to_have_text("525,750")
+
+        def rates() -> set[str]:
+            """What the tip says of the newest seconds, when the mouse is over them."""
+            box = page.locator("#seconds .u-over").bounding_box()
+            assert box is not None
+            told = set()
+            for back in range(1, 60):
+                page.mouse.move(box["x"] + box["width"] - back, box["y"] + box["height"] / 2)
+                told.add((page.locator("#seconds .tip").text_content() or "").split()[-1])
+            return told
+
+        eventually(lambda: any(rate.endswith("k/s") for rate in rates()), what="the clicks show")
+
+
+def test_names_beyond_the_first_page_of_the_register(api: Api, tab: Watched) -> None:
+    with psycopg.connect(api.dsn) as connection:
+        connection.execute(
+            "INSERT INTO banner (id, name) SELECT n, 'Banner of shelf ' || n"
+            " FROM generate_series(50000, 52500) AS n"
+        )
+    page = tab.page
+    page.goto(api.url)
+    page.locator("#banner-id").fill("banner of SHELF 52499")
+    expect(page.locator("#known option")).to_have_text("Banner of shelf 52499")
+    page.locator("#banner-id").press("Enter")
+    expect(page.locator("#banner-title")).to_have_text("Banner of shelf 52499 (banner 52499)")
+    tab.check_quiet(api.url)

@@ -44,8 +44,8 @@ STREAM_BYTES = MAX_BYTES // 2
 class Aggregator:
     """One `python -m aggregator`."""
 
-    def __init__(self, nats_url: str, dsn: str, failpoints: str = "") -> None:
-        self.port = free_port()
+    def __init__(self, nats_url: str, dsn: str, failpoints: str = "", port: int = 0) -> None:
+        self.port = port or free_port()
         settings = {
             "NATS_URL": nats_url,
             "POSTGRES_DSN": dsn,
@@ -65,10 +65,14 @@ class Aggregator:
                 stderr=subprocess.STDOUT,
             )
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body; (0, b"") while nobody listens."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=2) as answer:
                 return int(answer.status), answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -136,10 +140,10 @@ class Aggregator:
 
 @contextlib.contextmanager
 def aggregator(
-    nats_url: str, dsn: str, failpoints: str = "", wait: bool = True
+    nats_url: str, dsn: str, failpoints: str = "", wait: bool = True, port: int = 0
 ) -> Iterator[Aggregator]:
     """A running aggregator, ready unless told not to wait."""
-    running = Aggregator(nats_url, dsn, failpoints)
+    running = Aggregator(nats_url, dsn, failpoints, port)
     try:
         yield running.wait_ready() if wait else running
     finally:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -24,6 +26,8 @@ from aggregator.http.server import Web
 from aggregator.postgres import migrations
 from aggregator.reading import queries
 from aggregator.writing.completeness import Progress
+from aggregator.writing.fold import Mark
+from clickmill.wire import SourceStatus
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_system import status
 from tests.support.ports import free_port
@@ -70,6 +74,14 @@ class Api:
         """The result of a coroutine in the server's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Calls it in the server's loop."""
+
+        async def called() -> None:
+            function()
+
+        self.run(called())
+
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._main())
@@ -102,8 +114,17 @@ class Api:
         return self.client.get(path, params=params)
 
     def put(self, minutes: Minutes) -> None:
-        """Clicks by (banner, minute as Unix seconds), into minutes and rollups."""
+        """Clicks by (banner, minute as Unix seconds), into minutes and rollups.
+
+        They come from a source that leaves no trace: it is heard of, delivers, and closes.
+        """
         put_minutes(self.dsn, minutes)
+        self.call(lambda: self._committed(sum(minutes.values())))
+
+    def _committed(self, clicks: int) -> None:
+        source = uuid4()
+        self.progress.heard(SourceStatus(source, 0, time.time_ns(), False))
+        self.progress.committed({source: Mark(1, clicks, time.time_ns(), closed=True)})
 
     def put_range(self, banner: int, first: int, clicks: list[int]) -> None:
         self.put({(banner, first + 60 * n): v for n, v in enumerate(clicks) if v})

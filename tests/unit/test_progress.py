@@ -247,3 +247,30 @@ def test_a_source_closed_elsewhere_is_dropped_with_the_next_reading() -> None:
     progress.reload({B: (Mark(1, 1, ns(4)), START)}, anew=False)
     assert progress.complete_through() == at(4)
     assert progress.mark_of(A) is None
+
+
+def test_clicks_of_all_sources_are_in_the_rates_whoever_commits_them() -> None:
+    progress, _ = begin()
+    progress.committed({A: Mark(1, 5, ns(0))})
+    assert progress.rates.total == 5, "our own commit"
+    progress.reload({A: (Mark(2, 8, ns(1)), ns(1)), B: (Mark(1, 4, ns(1)), ns(1))}, anew=False)
+    assert progress.rates.total == 12, "and those of another aggregator, read from the table"
+    progress.reload({A: (Mark(1, 5, ns(0)), ns(0)), B: (Mark(1, 4, ns(1)), ns(1))}, anew=False)
+    assert progress.rates.total == 12, "a reading that our commit has overtaken"
+    progress.committed({A: Mark(3, 10, ns(2), closed=True)})
+    assert progress.rates.total == 14, "the last frame of a source"
+    progress.committed({A: Mark(3, 10, ns(2), closed=True)})
+    assert progress.rates.total == 14, "the same, late and once more"
+
+
+def test_clicks_of_a_time_that_nobody_watched_are_no_clicks_of_now() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.reload({A: (Mark(9, 10**10, ns(-5)), ns(-5))}, anew=True)
+    assert progress.rates.total == 0
+    progress.forget()
+    clock.now = ns(30)
+    progress.reload({A: (Mark(12, 10**10 + 99, ns(29)), ns(29))}, anew=True)
+    assert progress.rates.total == 0
+    clock.now = ns(33)
+    assert [at - START // SECOND for at, _ in progress.rates.history()] == [1, 31, 32, 33]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aggregator.reading.live_events import HISTORY_MINUTES, Pipeline, Pulse, increases
 from aggregator.reading.queries import Recent
+from aggregator.writing.rates import Rates
 
 PIPELINE = Pipeline(None, None, 0, 0)
 M = 60
@@ -20,68 +21,73 @@ def seen(**minutes: dict[int, int]) -> Recent:
     return Recent(totals, banners)
 
 
+def started() -> tuple[Pulse, Rates]:
+    """A pulse, and rates on a clock that stands still."""
+    rates = Rates(lambda: 1_000.0)
+    rates.known(True)
+    return Pulse(rates), rates
+
+
 def test_what_came_between_two_looks() -> None:
     before = seen(m0={1: 5}, m1={1: 2, 2: 1})
     #  minute 0 left the window, minute 1 grew, minute 2 began
     after = seen(m1={1: 4, 2: 1}, m2={3: 7})
-    assert increases(before, after) == (9, {1: 2, 3: 7})
-    assert increases(after, after) == (0, {})
+    assert increases(before, after) == {1: 2, 3: 7}
+    assert increases(after, after) == {}
 
 
 def test_banners_that_were_not_listed_before_are_not_taken_for_new() -> None:
     before = seen(m0={1: 50, 2: 49})._replace(cut=True)
     #  banner 3 has come into the list with 51 clicks; 48 of them may be old
     after = seen(m0={1: 50, 3: 51}, m1={4: 6})._replace(cut=True)
-    assert increases(before, after)[1] == {4: 6}
+    assert increases(before, after) == {4: 6}
 
 
 def test_a_click_shows_at_once_and_its_rate_fades() -> None:
-    pulse = Pulse()
+    pulse, rates = started()
     pulse.look(0, seen(m0={17: 10}))
-    assert pulse.clicks == 0
     assert pulse.beat(1_000, PIPELINE).banners == {}
-    pulse.sent(1_000)
+    pulse.sent()
+    rates.add(6)
     pulse.look(1, seen(m0={17: 16}))
     beat = pulse.beat(1_001, PIPELINE)
     assert (beat.clicks, beat.clicksPerSecond, beat.banners) == (6, 6, {"17": 6})
-    pulse.sent(1_001)
-    pulse.look(2, seen(m0={17: 16}))
-    beat = pulse.beat(1_002, PIPELINE)
-    assert (beat.clicks, beat.clicksPerSecond) == (0, 3)
-    pulse.sent(1_002)
-    for second in (3, 4, 5):
+    pulse.sent()
+    for second in (2, 3, 4):
         pulse.look(second, seen(m0={17: 16}))
-    assert pulse.beat(1_005, PIPELINE).clicksPerSecond == 0
-    assert [round(rate) for _, rate in pulse.hello(1_005, PIPELINE).seconds] == [6, 3]
+        assert pulse.clicks == 0
+    pulse.look(5, seen(m0={17: 16}))
+    assert pulse.beat(1_005, PIPELINE).banners == {}
 
 
-def test_looks_without_a_beat_add_up_in_the_next() -> None:
-    pulse = Pulse()
-    pulse.look(0, seen(m0={1: 1}))
-    pulse.sent(0)
-    pulse.look(0.25, seen(m0={1: 2}))
-    pulse.look(0.5, seen(m0={1: 4}))
+def test_commits_without_a_beat_add_up_in_the_next() -> None:
+    pulse, rates = started()
+    rates.add(1)
+    rates.add(2)
     assert pulse.clicks == 3
 
 
 def test_after_a_rest_nothing_old_counts_as_new() -> None:
-    pulse = Pulse()
+    pulse, rates = started()
     pulse.look(0, seen(m0={1: 1}))
-    pulse.sent(0)
+    pulse.sent()
+    rates.add(99)
     pulse.rest()
     pulse.look(500, seen(m9={1: 100}))
-    assert (pulse.clicks, pulse.beat(9 * M, PIPELINE).clicksPerSecond) == (0, 0)
+    beat = pulse.beat(9 * M, PIPELINE)
+    assert (beat.clicks, beat.banners) == (0, {})
 
 
 def test_the_history_of_minutes_is_kept_current_and_bounded() -> None:
-    pulse = Pulse()
+    pulse, _ = started()
     assert pulse.needs_minutes(6_000)
+    assert pulse.hello(6_000, PIPELINE).minutes is None, "not known is not the same as none"
     pulse.minutes_were({n * M: 1 for n in range(70, 101)}, 6_000)
     assert not pulse.needs_minutes(6_001)
     assert pulse.needs_minutes(6_030), "a late delta may have come for a minute long past"
     pulse.look(0, seen(m100={1: 9}, m101={1: 2}))
     pulse.beat(6_060, PIPELINE)
-    minutes = dict(pulse.hello(6_060, PIPELINE).minutes)
+    minutes = dict(pulse.hello(6_060, PIPELINE).minutes or [])
     assert (minutes[100 * M], minutes[101 * M]) == (9, 2)
     assert len(minutes) <= HISTORY_MINUTES + 2
     assert pulse.needs_minutes(6_060 + 300)
