@@ -18,9 +18,10 @@ DEFAULT_SPAN: Final = timedelta(hours=1)
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9998, 1, 1, tzinfo=UTC)
 
+# The hour is checked here: from Python 3.14 on 24:00 is a time for `datetime`, not for RFC 3339.
 # "+" arrives as a space where it was not written %2B in a query: people type it as it stands.
 _RFC3339: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]{1,9})?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]((?:[01][0-9]|2[0-3]):[0-9]{2}):([0-9]{2})(\.[0-9]{1,9})?"
     r"([Zz]|[+\- ][0-9]{2}:[0-9]{2})"
 )
 _UNIX: Final = re.compile(r"-?[0-9]{1,15}")
