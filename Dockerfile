@@ -4,18 +4,21 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-RUN python -m venv /opt/clickmill
-COPY requirements.lock ./
-RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+# What builds stays in an environment of its own: the image has only what runs.
+RUN python -m venv /opt/clickmill && python -m venv /opt/build
+COPY requirements.lock requirements-build.lock ./
+RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
+COPY scripts/page scripts/page
+COPY aggregator aggregator
+RUN scripts/page /opt/build/bin/python
 COPY pyproject.toml setup.py schema.sql README.md LICENSE ./
 COPY migrations migrations
 COPY clickmill clickmill
 COPY ingest ingest
-COPY aggregator aggregator
 COPY stack stack
-COPY scripts/page scripts/page
-RUN python -m venv /tmp/node && scripts/page /tmp/node/bin/python && rm -rf /tmp/node
-RUN /opt/clickmill/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && /opt/clickmill/bin/pip install --no-cache-dir --no-deps /wheel/*.whl
 
 FROM python:3.13-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clickmill \

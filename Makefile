@@ -72,16 +72,18 @@ soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length 
 	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak \
 	  $(if $(ONLY),--no-model --only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(ARGS)
 
-lock: $(VENV)/.python ## requirements.lock and requirements-dev.lock anew from pyproject.toml
+lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)
-	@for out in requirements.lock "requirements-dev.lock --extra dev" \
-	  "requirements-fuzz.lock --extra fuzz -c requirements-dev.lock" \
-	  "requirements-bench.lock --extra bench -c requirements-dev.lock"; do \
+	@for out in "requirements.lock pyproject.toml" \
+	  "requirements-build.lock --group pyproject.toml:build" \
+	  "requirements-dev.lock pyproject.toml --extra dev" \
+	  "requirements-fuzz.lock pyproject.toml --extra fuzz -c requirements-dev.lock" \
+	  "requirements-bench.lock pyproject.toml --extra bench -c requirements-dev.lock"; do \
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
-	    --no-header --no-emit-index-url --no-annotate pyproject.toml -o $$out || exit 1; done
+	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
 
 clean: ## everything that was built or installed here; data/ stays
-	rm -rf $(VENV) aggregator/page/lib aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
 	@PYTHON=$(PYTHON) scripts/os-packages build
@@ -93,7 +95,11 @@ $(VENV)/.runtime: requirements.lock | $(VENV)/.python
 	@$(PIP) install -q --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.runtime pyproject.toml setup.py $(PYX)
+$(VENV)/.build: requirements-build.lock | $(VENV)/.python
+	@$(PIP) install -q --require-hashes -r requirements-build.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.runtime $(VENV)/.build pyproject.toml setup.py $(PYX)
 	@PYTHON=$(PYTHON) scripts/os-packages build
 	@echo "Compiling the extension"
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
@@ -102,7 +108,6 @@ $(VENV)/.built: $(VENV)/.runtime pyproject.toml setup.py $(PYX)
 $(PAGE): aggregator/page/package-lock.json aggregator/page/package.json scripts/page | $(VENV)/.python
 	@echo "Installing what the live page needs"
 	@scripts/page $(PY)
-	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
 	@echo "Installing what the tests need, into $(VENV)"

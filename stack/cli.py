@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from clickmill import settings as settings_module
+from clickmill.build_info import build
 from clickmill.settings import Settings, SettingsError
 from stack.errors import StackError
 from stack.supervise.logs import Log
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="clickmill",
         description="Counts clicks on banners and serves them as per-minute statistics.",
     )
+    version = f"clickmill {build()['version']}"
+    parser.add_argument("--version", action="version", version=version, help="which this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text in COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ import psycopg
 from nats.aio.client import Client
 
 from clickmill import bus, wire
+from clickmill.build_info import build
 from clickmill.settings import Settings
 from ingest.shipping.payload import largest_frame
 from stack import lock, plan, probe
@@ -54,7 +54,9 @@ async def _examine(settings: Settings) -> int:
 
 async def _programs(_: Settings) -> str:
     plan.check_extensions()
-    return f"Python {platform.python_version()}, the compiled modules are there"
+    versions = build()
+    ours, python = versions["version"], versions["python"]
+    return f"Clickmill {ours} on Python {python}, the compiled modules are there"
 
 
 async def _settings(settings: Settings) -> str:

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import Any, Protocol
@@ -34,11 +34,23 @@ GONE_SECONDS = 2
 QUICK = {"workers": 1, "flush_interval": 0.2, "nats_max_bytes": "64MiB"}
 
 
+PROGRAM = (sys.executable, "-m", "stack.cli")
+
+
 class System:
-    """One run of the command. `data_dir` may be handed to the next run."""
+    """One run of the command. `data_dir` may be handed to the next run.
+
+    `program` is the command's first words, where it is not the checkout's.
+    """
 
     def __init__(
-        self, command: str, data_dir: Path, settings: dict[str, object], logs: Path | None = None
+        self,
+        command: str,
+        data_dir: Path,
+        settings: dict[str, object],
+        logs: Path | None = None,
+        program: Sequence[str] = PROGRAM,
+        cwd: Path | None = None,
     ) -> None:
         self.command = command
         self.data_dir = data_dir
@@ -53,8 +65,9 @@ class System:
         self.env = inherited | {PREFIX + "DATA_DIR": str(data_dir)} | given
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stack.cli", command],
+                [*program, command],
                 env=self.env,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

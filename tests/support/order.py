@@ -18,6 +18,7 @@ LONG: Final = (
     "tests/integration/test_observability.py",
     "tests/crash/test_crash.py",
     "tests/browser/test_live_page.py",
+    "tests/browser/test_installed.py",
     "tests/integration/test_aggregators.py",
     "tests/integration/test_consumer.py",
     "tests/integration/test_system.py",
