@@ -103,7 +103,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            raise QueryError(error.read().decode()) from error
+            with error:
+                raise QueryError(error.read().decode()) from error
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """The series of an expression, as of now. Raises QueryError."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.error import HTTPError
 
 T = TypeVar("T")
 POLL_SECONDS = 0.02
@@ -32,6 +33,8 @@ def eventually(fn: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
                 return last  # type: ignore[return-value]
         except (AssertionError, OSError) as error:
             last = error
+            if isinstance(error, HTTPError):  # it holds its connection open
+                error.close()
         if time.monotonic() >= deadline:
             raise _verdict(what or fn.__name__, timeout, last)
         time.sleep(POLL_SECONDS)
