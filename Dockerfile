@@ -9,7 +9,7 @@ RUN python -m venv /opt/clickmill && python -m venv /opt/build
 COPY requirements.lock requirements-build.lock ./
 RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
-COPY scripts/page scripts/page
+COPY scripts/page scripts/npm scripts/
 COPY aggregator aggregator
 RUN scripts/page /opt/build/bin/python
 COPY pyproject.toml setup.py schema.sql README.md LICENSE ./

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 PAGE := aggregator/page/lib/.built
+PAGE_LINT := scripts/page-lint
+NPM_QUIET := --no-update-notifier --ignore-scripts --no-audit --no-fund --loglevel=error
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYX := $(wildcard ingest/*.pyx ingest/*.pxd)
@@ -32,21 +34,24 @@ test: JOBS ?= 3
 test: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## every test, against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev ## ruff, mypy, stubtest, bandit, pip-audit
+lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m mypy tests bench grafana
 	@$(PY) -m mypy.stubtest $(patsubst ingest/%.pyx,ingest.%,$(filter %.pyx,$(PYX)))
+	@$(VENV)/bin/shellcheck $$(grep -Isl '^#!.*sh$$' scripts/* .ci/*)
+	@scripts/npm $(PY) run -s check --prefix $(PAGE_LINT)
 	@$(PY) -m bandit -q -c pyproject.toml -r clickmill ingest aggregator stack scripts
-	@$(PY) scripts/audit.py requirements.lock
+	@$(PY) scripts/audit.py requirements.lock requirements-build.lock
 
 fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## coverage-guided fuzzing of all that reads input (SECONDS=60 ONLY=batch)
 	@$(PY) -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-format: $(VENV)/.dev ## the sources in their one shape
+format: $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## the sources in their one shape
 	@$(PY) -m ruff check --fix-only -q .
 	@$(PY) -m ruff format .
+	@scripts/npm $(PY) run -s format --prefix $(PAGE_LINT)
 
 docs: $(VENV)/.built $(VENV)/.dev ## what is made from code: dashboards, rules, tables in docs
 	@$(PY) -m grafana.build $(ARGS)
@@ -83,7 +88,7 @@ lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
 
 clean: ## everything that was built or installed here; data/ stays
-	rm -rf $(VENV) aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PAGE_LINT)/node_modules aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
 	@PYTHON=$(PYTHON) scripts/os-packages build
@@ -105,9 +110,14 @@ $(VENV)/.built: $(VENV)/.runtime $(VENV)/.build pyproject.toml setup.py $(PYX)
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(PAGE): aggregator/page/package-lock.json aggregator/page/package.json scripts/page | $(VENV)/.python
+$(PAGE): aggregator/page/package-lock.json aggregator/page/package.json scripts/page scripts/npm | $(VENV)/.python
 	@echo "Installing what the live page needs"
 	@scripts/page $(PY)
+
+$(PAGE_LINT)/node_modules/.built: $(PAGE_LINT)/package-lock.json $(PAGE_LINT)/package.json | $(VENV)/.python
+	@echo "Installing what reads the page's JavaScript"
+	@scripts/npm $(PY) ci --prefix $(PAGE_LINT) $(NPM_QUIET)
+	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
 	@echo "Installing what the tests need, into $(VENV)"

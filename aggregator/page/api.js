@@ -1,5 +1,8 @@
 // Asking the aggregator: every request goes to this host, with the token where one is set.
 
+/** @typedef {Record<string, string | number>} Params query parameters by name */
+/** @typedef {{ event: string, data: any }} ServerEvent */
+
 const TOKEN_KEY = "clickmill-token";
 const RETRY_MS = 1000;
 const RETRY_MOST_MS = 4000;
@@ -10,22 +13,30 @@ const SILENT_MOST_MS = 10000;
 // Said by the server with the page, so that no request has to fail first.
 const tokenNeeded = document.documentElement.dataset.token === "needed";
 
+/** @type {(wrong: boolean) => Promise<void>} */
 let askForToken = async () => {};
 
+/** @param {(wrong: boolean) => Promise<void>} ask */
 export function onUnauthorized(ask) {
   askForToken = ask;
 }
 
+/** @param {string} token */
 export function setToken(token) {
   sessionStorage.setItem(TOKEN_KEY, token);
 }
 
+/** @returns {Record<string, string>} */
 function headers() {
   const token = sessionStorage.getItem(TOKEN_KEY);
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
 export class Refused extends Error {
+  /**
+   * @param {number} status
+   * @param {{ error?: string, code?: string }} body
+   */
   constructor(status, body) {
     super(body.error ?? `the server answered ${status}`);
     this.status = status;
@@ -33,24 +44,46 @@ export class Refused extends Error {
   }
 }
 
-// The answer of a path; asks for the token as often as it takes.
+/**
+ * The answer of a path; asks for the token as often as it takes.
+ *
+ * @param {string} path
+ * @param {Params} [params]
+ * @param {RequestInit} [options]
+ */
 export async function ask(path, params = {}, options = {}) {
-  const query = new URLSearchParams(params).toString();
+  const query = new URLSearchParams(Object.entries(params).map(([k, v]) => [k, `${v}`])).toString();
   if (tokenNeeded && !sessionStorage.getItem(TOKEN_KEY)) await askForToken(false);
   for (;;) {
-    const answer = await fetch(query ? `${path}?${query}` : path, { ...options, headers: headers() });
+    const answer = await fetch(query ? `${path}?${query}` : path, {
+      ...options,
+      headers: headers(),
+    });
     if (answer.ok) return answer;
-    if (answer.status !== 401) throw new Refused(answer.status, await answer.json().catch(() => ({})));
+    if (answer.status !== 401)
+      throw new Refused(answer.status, await answer.json().catch(() => ({})));
     await askForToken(sessionStorage.getItem(TOKEN_KEY) !== null);
   }
 }
 
+/**
+ * @param {string} path
+ * @param {Params} [params]
+ * @param {RequestInit} [options]
+ * @returns {Promise<any>}
+ */
 export async function askJson(path, params, options) {
   return (await ask(path, params, options)).json();
 }
 
-// One server-sent event as {event, data}; null for a comment.
+/**
+ * One server-sent event; null for a comment.
+ *
+ * @param {string} block
+ * @returns {ServerEvent | null}
+ */
 function parseEvent(block) {
+  /** @type {Record<string, string>} */
   const fields = { event: "message", data: "" };
   for (const line of block.split("\n")) {
     const at = line.indexOf(":");
@@ -59,15 +92,21 @@ function parseEvent(block) {
   return fields.data ? { event: fields.event, data: JSON.parse(fields.data) } : null;
 }
 
+/**
+ * @param {Response} answer
+ * @param {(event: ServerEvent) => void} handle
+ * @param {() => void} heard
+ */
 async function readEvents(answer, handle, heard) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const text = new TextDecoder();
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (answer.body).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     heard();
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
+    const blocks = (rest + text.decode(value, { stream: true })).split("\n\n");
+    rest = blocks.pop() ?? "";
     for (const block of blocks) {
       const event = parseEvent(block);
       if (event) handle(event);
@@ -75,7 +114,12 @@ async function readEvents(answer, handle, heard) {
   }
 }
 
-// One stream of /live to its end; given up where the server is silent for SILENT_MOST_MS.
+/**
+ * One stream of /live to its end; given up where the server is silent for SILENT_MOST_MS.
+ *
+ * @param {(event: ServerEvent) => void} handle
+ * @param {() => void} heard
+ */
 async function followOnce(handle, heard) {
   const given = new AbortController();
   let last = Date.now();
@@ -93,9 +137,14 @@ async function followOnce(handle, heard) {
   }
 }
 
-// The events of /live, forever: the server ends a stream after a while, then the next begins.
-// `heard` is called for all that comes, comments too; `lost` when a stream broke or can't be had.
-// (Not EventSource: that one can't send the token.)
+/**
+ * The events of /live, forever: the server ends a stream after a while, then the next begins.
+ * (Not EventSource: that one can't send the token.)
+ *
+ * @param {(event: ServerEvent) => void} handle
+ * @param {() => void} heard is called for all that comes, comments too
+ * @param {() => void} lost is called when a stream broke or can't be had
+ */
 export async function follow(handle, heard, lost) {
   let wait = RETRY_MS;
   for (;;) {
@@ -104,8 +153,8 @@ export async function follow(handle, heard, lost) {
       await followOnce(handle, heard);
       wait = RETRY_MS;
       if (Date.now() - began > LIVED_MS) continue;
-    } catch (error) {
-      lost(error);
+    } catch {
+      lost();
       wait = Math.min(wait * 2, RETRY_MOST_MS);
     }
     await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));

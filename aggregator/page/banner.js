@@ -1,39 +1,74 @@
 // The chosen banner over the chosen range.
 
 import { ask, askJson, Refused } from "/page/api.js";
+import { onEachBeat } from "/page/beats.js";
 import { chart } from "/page/charts.js";
+import { $ } from "/page/dom.js";
 import { exact, moment, zone } from "/page/format.js";
 
-const SPANS = { "1h": 3600, "6h": 21600, "1d": 86400, "7d": 604800, "30d": 2592000, "365d": 31536000 };
+/** @type {Record<string, number>} */
+const SPANS = {
+  "1h": 3600,
+  "6h": 21600,
+  "1d": 86400,
+  "7d": 604800,
+  "30d": 2592000,
+  "365d": 31536000,
+};
+/** @type {Record<string, number>} */
 const STEPS = { "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "1d": 86400 };
+/** @type {Record<string, string>} */
+const STEP_NAMES = {
+  "1m": "minute",
+  "5m": "5 minutes",
+  "15m": "15 minutes",
+  "1h": "hour",
+  "1d": "day",
+};
 const MOST_POINTS = 420;
 const REDRAW_MS = 900;
 const SLOW_REDRAW_MS = 10000;
-const HOUR = STEPS["1h"];
 const MOST_SUGGESTED = 50;
+const HOUR = STEPS["1h"];
 
-const $ = (id) => document.getElementById(id);
+/** @type {Map<number, string>} */
 const names = new Map();
-let reading = null, namesKnown = false;
+/** @type {Promise<void> | null} */
+let reading = null;
+let namesKnown = false;
+/** @type {number | null} */
 let chosen = null;
 let span = "1h";
 let step = "1m";
-let finest, tz;
-let draw, last = 0, asking = null;
+// Coarser where minutes are not kept any more.
+let finest = STEPS["1m"];
+let tz = zone;
+/** @type {import("/page/charts.js").Chart} */
+let draw;
+let last = 0;
+/** @type {AbortController | null} */
+let asking = null;
+
+const field = $("banner-id", HTMLInputElement);
 
 function range() {
   if (span !== "own") {
     const to = Math.floor(Date.now() / 1000) + 1;
     return [to - SPANS[span], to];
   }
-  const bound = (id) => Math.floor(new Date($(id).value).getTime() / 1000);
+  const bound = (/** @type {string} */ id) =>
+    Math.floor(new Date($(id, HTMLInputElement).value).getTime() / 1000);
   return [bound("own-from"), bound("own-to")];
 }
 
+/** @param {number} seconds */
 function stepFor(seconds) {
-  return Object.keys(STEPS).find((name) => STEPS[name] >= finest && seconds / STEPS[name] <= MOST_POINTS) ?? "1d";
+  const fits = (/** @type {string} */ name) =>
+    STEPS[name] >= finest && seconds / STEPS[name] <= MOST_POINTS;
+  return Object.keys(STEPS).find(fits) ?? "1d";
 }
 
+/** @param {string} text */
 function problem(text) {
   $("banner-problem").hidden = !text;
   $("banner-problem").textContent = text;
@@ -50,16 +85,24 @@ function parameters() {
 
 // Draws by the minute again, in days of this place.
 function finer() {
-  [finest, tz] = [STEPS["1m"], zone];
+  finest = STEPS["1m"];
+  tz = zone;
 }
 
-// Where minutes are not kept any more, there are hours, and days of UTC; false if it is neither.
+/**
+ * Where minutes are not kept any more, there are hours, and days of UTC; false if it is neither.
+ *
+ * @param {unknown} error
+ */
 function coarser(error) {
-  if (error.code !== "too_fine" || (STEPS[step] >= HOUR && tz === "UTC")) return false;
+  const tooFine = error instanceof Refused && error.code === "too_fine";
+  if (!tooFine || (STEPS[step] >= HOUR && tz === "UTC")) return false;
   if (STEPS[step] < HOUR) finest = HOUR;
   else tz = "UTC";
   return true;
 }
+
+/** @typedef {{ ts: string, v: number }} Point */
 
 // Asks and draws; an answer that a newer question has overtaken is dropped.
 export async function redraw() {
@@ -67,25 +110,38 @@ export async function redraw() {
   if (chosen === null || params === null) return;
   last = Date.now();
   asking?.abort();
-  const mine = (asking = new AbortController());
+  const mine = new AbortController();
+  asking = mine;
   try {
-    const stats = await askJson(`/stats/${chosen}`, { ...params, fill: "zero" }, { signal: mine.signal });
+    const stats = await askJson(
+      `/stats/${chosen}`,
+      { ...params, fill: "zero" },
+      { signal: mine.signal },
+    );
     if (mine !== asking) return;
     problem("");
-    const xs = stats.stats.map((point) => Date.parse(point.ts) / 1000);
+    /** @type {Point[]} */
+    const points = stats.stats;
+    const xs = points.map((point) => Date.parse(point.ts) / 1000);
     const half = STEPS[step] / 2;
-    draw.set(xs, stats.stats.map((point) => point.v), (xs[0] ?? 0) - half, (xs.at(-1) ?? 1) + half);
+    draw.set(
+      xs,
+      points.map((point) => point.v),
+      (xs[0] ?? 0) - half,
+      (xs.at(-1) ?? 1) + half,
+    );
     $("banner-total").textContent = exact(stats.Counts);
-    $("series").dataset.banner = chosen;
-    $("step").textContent = `by ${{ "1m": "minute", "5m": "5 minutes", "15m": "15 minutes", "1h": "hour", "1d": "day" }[step]}, ${tz}`;
+    $("series").dataset.banner = `${chosen}`;
+    $("step").textContent = `by ${STEP_NAMES[step]}, ${tz}`;
   } catch (error) {
-    if (mine === asking && coarser(error)) await redraw();
-    else if (error.name !== "AbortError" && mine === asking) problem(error instanceof Refused ? error.message : "The statistics can't be reached just now.");
+    if (mine !== asking) return; // this one was given up for a newer one
+    if (coarser(error)) return redraw();
+    problem(error instanceof Refused ? error.message : "The statistics can't be reached just now.");
   }
 }
 
 function title() {
-  const name = names.get(chosen);
+  const name = chosen === null ? undefined : names.get(chosen);
   $("banner-title").textContent = name ? `${name} (banner ${chosen})` : `Banner ${chosen}`;
 }
 
@@ -93,13 +149,15 @@ function remember() {
   history.replaceState(null, "", `#banner=${chosen}&range=${span}`);
 }
 
+/** @param {number} banner */
 export function choose(banner) {
   chosen = banner;
   finer();
-  $("banner-id").value = banner;
+  field.value = `${banner}`;
   title();
   remember();
-  for (const button of document.querySelectorAll("#top button")) button.ariaCurrent = String(Number(button.value) === banner);
+  for (const button of $("top").querySelectorAll("button"))
+    button.ariaCurrent = String(Number(button.value) === banner);
   redraw();
 }
 
@@ -109,44 +167,54 @@ export function current() {
 
 // A typed ID, or a name of the register.
 function typed() {
-  const text = $("banner-id").value.trim();
+  const text = field.value.trim();
   if (/^\d+$/.test(text)) return Number(text);
   for (const [id, name] of names) if (name.toLowerCase() === text.toLowerCase()) return id;
   return null;
 }
 
+/** @param {Event} [event] */
 async function submit(event) {
   event?.preventDefault();
   if (typed() === null) await reading;
   const banner = typed();
-  if (banner === null) problem("No banner has this name: type its ID, or a name from the register.");
+  if (banner === null)
+    problem("No banner has this name: type its ID, or a name from the register.");
   else choose(banner);
 }
 
 // Names that have in them what is typed.
 function suggest() {
-  const text = $("banner-id").value.trim().toLowerCase();
+  const text = field.value.trim().toLowerCase();
   const options = [];
   for (const [id, name] of names) {
     if (options.length === MOST_SUGGESTED) break;
-    if (name.toLowerCase().includes(text)) options.push(new Option(name, id));
+    if (name.toLowerCase().includes(text)) options.push(new Option(name, `${id}`));
   }
   $("known").replaceChildren(...options);
 }
 
 // The whole register, a page after the other.
 async function readNames() {
-  for (let params = {}; params; ) {
+  /** @type {import("/page/api.js").Params | null} */
+  let params = {};
+  while (params) {
+    /** @type {{ banners: { id: number, name: string | null }[], next: number | null }} */
     const { banners, next } = await askJson("/banners", params);
     for (const { id, name } of banners) if (name) names.set(id, name);
     if (chosen !== null) title();
+    if (document.activeElement === field) suggest();
     params = next === null ? null : { after: next };
   }
   namesKnown = true;
 }
 
 export function loadNames() {
-  reading ??= readNames().catch(() => {}).finally(() => (reading = null));
+  reading ??= readNames()
+    .catch(() => {}) // the next beat asks again
+    .finally(() => {
+      reading = null;
+    });
 }
 
 async function download() {
@@ -160,34 +228,44 @@ async function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-function rangeChosen(event) {
-  span = event.target.value;
+/** @param {string} range */
+function rangeChosen(range) {
+  span = range;
   $("own").hidden = span !== "own";
   if (span !== "own") submit();
 }
 
-function beat(event) {
+/** @param {import("/page/beats.js").Beat} beat */
+function onBeat({ banners }) {
   if (!namesKnown) loadNames();
   if (span === "own" || chosen === null) return;
-  const clicked = String(chosen) in event.detail.banners;
+  const clicked = String(chosen) in banners;
   const wait = clicked && step !== "1d" ? REDRAW_MS : SLOW_REDRAW_MS;
   if (Date.now() - last >= wait) redraw();
 }
 
+function ranges() {
+  return $("choose").querySelectorAll(/** @type {"input"} */ ("input[name=range]"));
+}
+
 export function startBanner() {
-  draw = chart($("series"), { bars: true, label: (x, y) => `${moment(x, STEPS[step])}   ${exact(y)}` });
+  draw = chart($("series"), {
+    bars: true,
+    label: (x, y) => `${moment(x, STEPS[step])}   ${exact(y)}`,
+  });
   $("choose").addEventListener("submit", submit);
-  $("banner-id").addEventListener("change", submit);
-  $("banner-id").addEventListener("focus", () => $("banner-id").select());
-  for (const change of ["focus", "input"]) $("banner-id").addEventListener(change, suggest);
-  for (const radio of document.getElementsByName("range")) radio.addEventListener("change", rangeChosen);
+  field.addEventListener("change", submit);
+  field.addEventListener("focus", () => field.select());
+  for (const change of ["focus", "input"]) field.addEventListener(change, suggest);
+  for (const radio of ranges()) radio.addEventListener("change", () => rangeChosen(radio.value));
   for (const id of ["own-from", "own-to"]) $(id).addEventListener("change", submit);
   $("csv").addEventListener("click", download);
-  document.addEventListener("beat", beat);
+  onEachBeat(onBeat);
   const hash = new URLSearchParams(location.hash.slice(1));
-  if (hash.get("range") in SPANS) {
-    span = hash.get("range");
-    document.querySelector(`input[name=range][value="${span}"]`).checked = true;
+  const range = hash.get("range") ?? "";
+  if (range in SPANS) {
+    span = range;
+    for (const radio of ranges()) radio.checked = radio.value === span;
   }
   if (/^\d{1,8}$/.test(hash.get("banner") ?? "")) choose(Number(hash.get("banner")));
 }

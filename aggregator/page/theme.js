@@ -4,6 +4,7 @@ import { recolour } from "/page/charts.js";
 
 const KEY = "clickmill-theme";
 const ORDER = ["auto", "light", "dark"];
+/** @type {Record<string, string>} */
 const TITLES = { auto: "as the system has them", light: "light", dark: "dark" };
 const system = matchMedia("(prefers-color-scheme: dark)");
 

@@ -2,29 +2,45 @@
 
 import { askJson } from "/page/api.js";
 import { choose, current } from "/page/banner.js";
+import { onEachBeat } from "/page/beats.js";
+import { $ } from "/page/dom.js";
 import { exact } from "/page/format.js";
 
-const HOUR = 3600, DAY = 86400;
+/** @typedef {{ bannerID: number, name: string | null, Counts: number }} Entry */
+
+const HOUR = 3600;
+const DAY = 86400;
+/** @type {Record<string, number>} */
 const SPANS = { "1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
 const SHOWN = 10;
 const EVERY_MS = 2000;
 const SLOW_EVERY_MS = 15000;
 
-const $ = (id) => document.getElementById(id);
+const range = $("top-range", HTMLSelectElement);
 let last = 0;
 
+/**
+ * @param {Entry} entry
+ * @param {number} most clicks of the first
+ */
 function row({ bannerID, name, Counts }, most) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
-  button.value = bannerID;
+  button.value = `${bannerID}`;
   button.ariaCurrent = String(bannerID === current());
   const label = document.createElement("span");
   label.className = "name";
   label.textContent = name ?? `Banner ${bannerID}`;
-  if (name) label.append(Object.assign(document.createElement("small"), { textContent: bannerID }));
+  if (name)
+    label.append(Object.assign(document.createElement("small"), { textContent: `${bannerID}` }));
   const clicks = Object.assign(document.createElement("span"), { textContent: exact(Counts) });
-  const bar = Object.assign(document.createElement("meter"), { min: 0, max: most, value: Counts, ariaHidden: "true" });
+  const bar = Object.assign(document.createElement("meter"), {
+    min: 0,
+    max: most,
+    value: Counts,
+    ariaHidden: "true",
+  });
   button.append(label, clicks, bar);
   button.addEventListener("click", () => choose(bannerID));
   item.append(button);
@@ -33,25 +49,30 @@ function row({ bannerID, name, Counts }, most) {
 
 async function refresh() {
   last = Date.now();
-  const span = SPANS[$("top-range").value];
+  const span = SPANS[range.value];
   const to = Math.floor(Date.now() / 1000) + 1;
   // Where minutes are not kept any more, a range has to begin with a full hour.
   const early = span > DAY ? (to - span) % HOUR : 0;
-  const list = await askJson("/top", { tsFrom: to - span - early, tsTo: to, limit: SHOWN }).catch(() => null);
+  const params = { tsFrom: to - span - early, tsTo: to, limit: SHOWN };
+  /** @type {{ top: Entry[], Counts: number } | null} */
+  const list = await askJson("/top", params).catch(() => null);
   if (list === null) return;
-  const held = document.activeElement?.closest?.("#top button")?.value;
+  const held = $("top").querySelector("button:focus")?.getAttribute("value");
   $("top").replaceChildren(...list.top.map((entry) => row(entry, list.top[0].Counts)));
-  if (held) document.querySelector(`#top button[value="${held}"]`)?.focus();
-  $("top-note").textContent = list.top.length ? `of ${exact(list.Counts)} clicks in all` : "No clicks in this range.";
+  for (const button of $("top").querySelectorAll("button"))
+    if (button.value === held) button.focus();
+  $("top-note").textContent = list.top.length
+    ? `of ${exact(list.Counts)} clicks in all`
+    : "No clicks in this range.";
   // Something to look at from the start, unless a person is about to choose.
   const free = current() === null && document.activeElement !== $("banner-id");
   if (free && list.top.length) choose(list.top[0].bannerID);
 }
 
 export function startTop() {
-  $("top-range").addEventListener("change", refresh);
-  document.addEventListener("beat", (event) => {
-    const wait = event.detail.clicks && $("top-range").value === "1h" ? EVERY_MS : SLOW_EVERY_MS;
+  range.addEventListener("change", refresh);
+  onEachBeat(({ clicks }) => {
+    const wait = clicks && range.value === "1h" ? EVERY_MS : SLOW_EVERY_MS;
     if (Date.now() - last >= wait) refresh();
   });
   return refresh();
