@@ -13,7 +13,7 @@ SEED ?= 1
 MINUTES ?= 20
 ARGS ?=
 
-.PHONY: help install build page screenshots bench-stats up test lint format docs bench stress soak lock clean
+.PHONY: help install build dist page screenshots bench-stats up test lint format docs bench stress soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,8 +30,11 @@ up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 
 
 # Tests share nothing: each has its own ports, directories and database. Most of the time they wait,
 # so that three at once fit two cores; tests/support/order.py deals them out, the long ones first.
+# Unit tests alone (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus.
+TESTS := $(filter tests/%,$(ARGS))
+UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 3
-test: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## every test, against real NATS and Postgres
+test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## every test, against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit
@@ -87,8 +90,14 @@ lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
 
+dist: $(VENV)/.build $(PAGE) ## sdist and wheel, into dist/
+	@rm -rf dist
+	@$(PY) -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' >/dev/null
+	@$(PIP) wheel -q --no-deps --no-build-isolation -w dist dist/*.tar.gz
+	@ls dist
+
 clean: ## everything that was built or installed here; data/ stays
-	rm -rf $(VENV) $(PAGE_LINT)/node_modules aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PAGE_LINT)/node_modules aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build dist *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
 	@PYTHON=$(PYTHON) scripts/os-packages build

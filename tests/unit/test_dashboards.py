@@ -17,7 +17,6 @@ import yaml
 
 from grafana import build, catalogue, rules
 from grafana.panels import POSTGRES_TYPE
-from tests.support.fix_prometheus import SCALE, promtool
 from tests.support.grafana_schema import problems
 from tests.support.panels import ROOT, dashboards, names_in, panels, promql, queries, variables
 
@@ -179,31 +178,6 @@ def test_the_sql_targets_are_as_grafanas_editor_stores_them() -> None:
 
 
 # --- rules ----------------------------------------------------------------------------------------
-
-
-def test_promtool_takes_configuration_and_rules(tmp_path: Path) -> None:
-    for name in ("prometheus.yml", "rules.yml"):
-        (tmp_path / name).write_bytes((ROOT / "grafana/prometheus" / name).read_bytes())
-    (tmp_path / "stats_token").write_text("none")
-    assert (
-        done := promtool("check", "config", str(tmp_path / "prometheus.yml"))
-    ).returncode == 0, done
-    rules_file = str(tmp_path / "rules.yml")
-    assert (
-        done := promtool("check", "rules", "--lint=all", "--lint-fatal", rules_file)
-    ).returncode == 0, done
-
-
-def test_the_rules_in_a_hurry_are_rules_too(tmp_path: Path) -> None:
-    (tmp_path / "rules.yml").write_text(build.rules_text(SCALE))
-    done = promtool("check", "rules", "--lint-fatal", str(tmp_path / "rules.yml"))
-    assert done.returncode == 0, done
-    assert rules.scaled("x[5m] / y[30s]", 0.1) == "x[30000ms] / y[3000ms]"
-
-
-def test_promtools_cases_pass() -> None:
-    done = promtool("test", "rules", str(ROOT / "grafana/prometheus/tests/rules_test.yml"))
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", rules.ALERTS, ids=lambda alert: alert.name)
