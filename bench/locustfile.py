@@ -1,4 +1,6 @@
-"""The load scenario of the contract, and others, for Locust: `make stress`, or by hand
+"""The load scenario of the contract, and others, for Locust.
+
+`make stress`, or by hand:
 
     locust -f bench/locustfile.py --headless --host http://127.0.0.1:8080
 
@@ -185,8 +187,10 @@ def add_options(parser: Any) -> None:
 
 
 def _refuse_several(options: Any) -> None:
-    """Here, before Locust divides itself: a worker whose master ends at once would go on looking
-    for it for minutes."""
+    """Here, before Locust divides itself.
+
+    A worker whose master ends at once would go on looking for it for minutes.
+    """
     if getattr(options, "processes", None) or options.worker or options.master:
         raise SystemExit("one Locust process holds the ledger: leave out --processes and --worker")
 

@@ -97,7 +97,7 @@ def increases(before: Recent, after: Recent) -> dict[int, int]:
 
 
 class Pulse:
-    """What was seen lately. `clicks`: how many came since the last event that was sent."""
+    """What was seen lately."""
 
     def __init__(self, rates: Rates) -> None:
         self._rates = rates
@@ -109,6 +109,7 @@ class Pulse:
 
     @property
     def clicks(self) -> int:
+        """How many came since the last event that was sent."""
         return self._rates.total - self._sent
 
     def look(self, at: float, recent: Recent) -> None:

@@ -1,4 +1,4 @@
-"""The gate before a measurement: is the machine idle, and if not, what runs on it?
+"""The gate before a measurement: whether the machine is idle, and if not, what runs on it.
 
 Why not the load average: it is a mean over a minute, so it is still high long after the section
 before has ended, still low when a compiler has just begun, and it counts tasks that wait for a

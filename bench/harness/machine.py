@@ -28,7 +28,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the name: state, parent, …"""
+    """Fields of /proc/PID/stat after the name: state, parent and so on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
 
 

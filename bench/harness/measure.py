@@ -120,7 +120,7 @@ def turn(server: Server, load: wrk.Load) -> Turn:
 
 
 def check_count(before: int | None, after: int | None, answered: int, in_flight: int) -> None:
-    """answered ≤ counted ≤ answered + in flight, for servers that count."""
+    """Checks answered ≤ counted ≤ answered + in flight, for servers that count."""
     if before is None or after is None:
         return
     if not answered <= after - before <= answered + in_flight:

@@ -82,7 +82,7 @@ class Clickmill(Server):
         return facts
 
     def children(self) -> dict[str, int]:
-        """Process numbers by name: nats, postgres, aggregator, ingest-1, …"""
+        """Process numbers by name: nats, postgres, aggregator, ingest-1 and so on."""
         return dict(self._facts("up")["children"])
 
     def clicking(self) -> list[int]:

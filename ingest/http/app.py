@@ -46,7 +46,8 @@ class Scope(Protocol):
     query_string: str
 
     @property
-    def headers(self) -> Any: ...
+    def headers(self) -> Any:
+        """The header map; each access copies it."""
 
 
 class Options(NamedTuple):
@@ -61,9 +62,14 @@ class Options(NamedTuple):
 class Backend(Protocol):
     """What the app needs of the world beyond its counters."""
 
-    async def stats(self, request: wire.StatsRequest) -> Answer: ...
-    def problems(self) -> list[str]: ...
-    def metrics(self, accept: str) -> tuple[str, bytes]: ...
+    async def stats(self, request: wire.StatsRequest) -> Answer:
+        """An aggregator's answer."""
+
+    def problems(self) -> list[str]:
+        """Why this worker is not ready; empty while it is."""
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        """(content type, text) for Prometheus."""
 
 
 class StatsUnavailableError(Exception):
