@@ -66,19 +66,24 @@ class Source:
 
         `capacity` is the number of banner IDs, `max_bytes` the spool's bound; `counters_dir` puts
         the counters on another file system (a tmpfs), with a link to them in the directory.
-        Raises OSError where the disk has no room.
+        Raises OSError where the disk has no room; what was made until then is removed, since a
+        disk that is nearly full has no room for the remains of every try.
         """
         name = uuid4()
-        making = root / f".{name}"
-        making.mkdir(mode=0o700, parents=True)
-        lock = _lock(making)
-        assert lock is not None, "nobody else knows this name"
-        counters = _make_counters(making / "counters", name, capacity, counters_dir)
-        making.rename(root / str(name))
-        sync_directory(root)
-        source = cls(root / str(name), lock, max_bytes)
-        source.counters = counters
-        source.created_at = counters.now()
+        making, home = root / f".{name}", root / str(name)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_discard, making)
+            lock = _make_locked(making)
+            undo.callback(os.close, lock)  # after what follows: until then nobody may adopt it
+            undo.callback(_discard, home)
+            undo.callback(_discard, making)
+            counters = _make_counters(making / "counters", name, capacity, counters_dir)
+            making.rename(home)
+            sync_directory(root)
+            source = cls(home, lock, max_bytes)
+            source.counters = counters
+            source.created_at = counters.now()
+            undo.pop_all()
         return source
 
     @property
@@ -218,10 +223,22 @@ def _make_counters(path: Path, name: UUID, capacity: int, elsewhere: Path | None
     return Counters.create(real, name.bytes, boot_id(), capacity)
 
 
+def _make_locked(directory: Path) -> int:
+    """A new directory's lock, held: nobody else knows its name."""
+    directory.mkdir(mode=0o700, parents=True)
+    fd = _open_lock(directory)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def _open_lock(directory: Path) -> int:
+    return os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _lock(directory: Path) -> int | None:
     """The directory's lock, held by an open descriptor; None where somebody else has it."""
     try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _open_lock(directory)
     except OSError:
         return None
     try:
@@ -242,11 +259,16 @@ def _sweep(directory: Path) -> None:
             return
     lock = _lock(directory)
     if lock is not None:
-        for counters in directory.glob("counters"):
-            with contextlib.suppress(OSError):
-                counters.resolve().unlink()
-        shutil.rmtree(directory, ignore_errors=True)
+        _discard(directory)
         os.close(lock)
+
+
+def _discard(directory: Path) -> None:
+    """Remove a source in which no click was counted, and its counters wherever they lie."""
+    for counters in directory.glob("counters"):
+        with contextlib.suppress(OSError):
+            counters.resolve().unlink()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def boot_id() -> str:

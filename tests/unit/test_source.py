@@ -26,8 +26,10 @@ from ingest.durable import source as source_module
 from ingest.durable import spool as spool_module
 from ingest.durable.source import FOREIGN, SET_ASIDE, SWEEP_AFTER_S, Source, adopt
 from ingest.durable.spool import SpoolError
+from tests.crash.stage import fill, small_disk
 from tests.support.frames import MINUTE, with_features
 from tests.support.frames import frame as make_frame
+from tests.support.limits import largest_file
 
 CAPACITY = 100
 BIG = 1 << 30
@@ -438,3 +440,52 @@ def test_a_source_of_a_newer_release_is_left_to_a_worker_of_that_release(
     adopted.seal_rest()
     assert adopted.spool.last_total == 12
     adopted.release()
+
+
+def left_in(*places: Path) -> list[str]:
+    return sorted(path.name for place in places if place.exists() for path in place.rglob("*"))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_source_that_finds_no_room_leaves_nothing(tmp_path: Path, elsewhere: bool) -> None:
+    """The kernel refuses the counters' file halfway (EFBIG), as a full disk does."""
+    root, fast = tmp_path / "root", tmp_path / "fast"
+    with largest_file(PAGE), pytest.raises(OSError, match="no room for the click counters"):
+        make(root, fast if elsewhere else None)
+    assert left_in(root, fast) == []
+    assert open_descriptors(root) == []
+    make(root, fast if elsewhere else None)
+
+
+def open_descriptors(root: Path) -> list[str]:
+    """What this process still has open under `root`."""
+    links = (fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+    return [str(link) for link in links if link.is_relative_to(root)]
+
+
+@pytest.mark.parametrize("fails", ["rename", "sync_directory", "Spool"])
+def test_a_source_that_is_broken_off_at_any_step_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path if fails == "rename" else source_module, fails, refused)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path / "root")
+    assert left_in(tmp_path / "root") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_nearly_full_disk_keeps_the_room_that_it_has(tmp_path: Path) -> None:
+    capacity = 100_000
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        root = disk / "ingest"
+        root.mkdir()
+        fill(disk, leave=capacity * 8)  # a third of what the counters want
+        free = os.statvfs(disk).f_bavail
+        for _ in range(3):
+            with pytest.raises(OSError, match="no room for the click counters"):
+                Source.create(root, capacity, BIG)
+            assert left_in(root) == []
+            assert os.statvfs(disk).f_bavail == free

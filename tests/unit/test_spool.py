@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,7 @@ from ingest.durable.spool import (
     SpoolFullError,
 )
 from tests.support.frames import frame, of_another_version, run_of, with_features
+from tests.support.limits import largest_file
 
 BIG = 1 << 30
 
@@ -167,19 +165,6 @@ def test_the_first_sync_fails(tmp_path: Path) -> None:
     spool.sync = good
     spool.append(run_of(1, 1))
     assert open_spool(tmp_path).seqs() == [1]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """A real write that the kernel cuts short, and then refuses (EFBIG)."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_write_that_goes_halfway_leaves_nothing(tmp_path: Path) -> None:
