@@ -19,6 +19,7 @@ import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
 
+from clickmill import wire
 from clickmill.fields import GIB, KIB, MIB, PREFIX, fields_of, size_meta, text_meta
 
 # Not settings: what a supervisor tells its child (lifeline.py), and switches of the build.
@@ -195,6 +196,7 @@ def load(
 
 
 def _across(settings: Settings) -> list[str]:
+    """A sentence for each pair of settings that can't both hold."""
     problems = []
     if settings.port == settings.stats_port:
         problems.append(
@@ -207,6 +209,15 @@ def _across(settings: Settings) -> list[str]:
         problems.append(
             f"CLICKMILL_RETENTION_ROLLUP_DAYS is {rollups} and CLICKMILL_RETENTION_DAYS is "
             f"{minutes}: hours and days must be kept as long as minutes are, so take {least}."
+        )
+    epoch = wire.frames_bytes(settings.max_banner_id + 1)
+    if epoch > settings.spool_max_bytes:
+        size = next(field for field in FIELDS if field.name == "spool_max_bytes")
+        problems.append(
+            f"{size.env} is {size.show(settings.spool_max_bytes)} and CLICKMILL_MAX_BANNER_ID is "
+            f"{settings.max_banner_id}: one click on each banner takes {epoch} bytes, and could "
+            f"never be written. Set {size.env} to {-(-epoch // KIB)}KiB or more, or "
+            f"CLICKMILL_MAX_BANNER_ID to {wire.pairs_in(settings.spool_max_bytes) - 1} or less."
         )
     return problems
 

@@ -148,6 +148,18 @@ def pairs_within(max_payload: int) -> int:
     return max(1, min(pairs, MAX_PAIRS))
 
 
+def frames_bytes(pairs: int) -> int:
+    """What the frames of so many pairs, 1 or more, take in all."""
+    frames = -(-pairs // MAX_PAIRS)
+    return frames * HEADER_BYTES + pairs * BYTES_PER_PAIR
+
+
+def pairs_in(size: int) -> int:
+    """The most pairs whose frames fit in so many bytes."""
+    frames, rest = divmod(size, MAX_FRAME_BYTES)
+    return frames * MAX_PAIRS + max(0, rest - HEADER_BYTES) // BYTES_PER_PAIR
+
+
 def frame_length(head: bytes | memoryview) -> int:
     """The length in bytes that a frame's first HEADER_BYTES claim, before any CRC is checked.
 

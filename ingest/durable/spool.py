@@ -132,12 +132,13 @@ class Spool:
 
         The frames follow each other in seq. After an error the file is given up, since a failed
         sync says nothing of what is on disk: the next append begins a new one.
-        Raises SpoolFullError at `max_bytes`, unless `bounded` is off.
+        Raises SpoolFullError at `max_bytes`, unless `bounded` is off; an empty spool takes whatever
+        comes first, or a bound that is too low would hold it up forever.
         """
         failpoint("ingest.append")
         encoded = [wire.encode(frame) for frame in frames]
         size = sum(map(len, encoded))
-        if bounded and self.size + size > self.max_bytes:
+        if bounded and self._entries and self.size + size > self.max_bytes:
             raise SpoolFullError(
                 f"the spool {self.directory} holds {self.size} of at most {self.max_bytes} bytes: "
                 "see why the aggregator does not commit, or raise CLICKMILL_SPOOL_MAX_BYTES"

@@ -101,6 +101,15 @@ def test_a_full_spool_says_so_and_loses_nothing(tmp_path: Path) -> None:
     assert room.on_disk() == [6]
 
 
+def test_an_empty_spool_takes_one_epoch_whatever_its_bound(tmp_path: Path) -> None:
+    room = Room(tmp_path, max_bytes=1)
+    for seq in (1, 2):
+        room.counters.hit(1, 5)
+        assert run(room.sealer.seal())
+        assert room.on_disk() == [5]
+        room.source.spool.trim(seq)
+
+
 def test_clicks_are_cleared_only_once_they_are_synced(room: Room) -> None:
     pending: list[int] = []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickmill import settings
+from clickmill import settings, wire
 from clickmill.fields import Field
 from clickmill.settings import FIELDS, Settings, SettingsError
 
@@ -91,6 +91,26 @@ def test_the_same_port_twice() -> None:
         load(port="8081")
 
 
+def test_a_spool_that_could_not_hold_one_epoch() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(spool_max_bytes="1MiB")
+    assert str(caught.value) == (
+        "CLICKMILL_SPOOL_MAX_BYTES is 1MiB and CLICKMILL_MAX_BANNER_ID is 99999: one click on "
+        "each banner takes 1200144 bytes, and could never be written. Set "
+        "CLICKMILL_SPOOL_MAX_BYTES to 1173KiB or more, or CLICKMILL_MAX_BANNER_ID to 87368 or less."
+    )
+    assert load(spool_max_bytes="1MiB", max_banner_id="87368").max_banner_id == 87_368
+    with pytest.raises(SettingsError):
+        load(spool_max_bytes="1MiB", max_banner_id="87369")
+    assert load(spool_max_bytes="1173KiB").spool_max_bytes == 1173 << 10
+
+
+@given(st.integers(1 << 20, 1 << 30))
+def test_what_a_refused_spool_is_told_to_be_is_allowed(size: int) -> None:
+    banners = wire.pairs_in(size)
+    assert wire.frames_bytes(banners) <= size < wire.frames_bytes(banners + 1)
+
+
 @pytest.mark.parametrize(
     ("minutes", "rollups", "least"), [("30", "29", "30 or more, or 0"), ("0", "400", "take 0")]
 )
@@ -103,7 +123,7 @@ def test_rollups_are_kept_as_long_as_minutes(minutes: str, rollups: str, least: 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1048576", 1 << 20), ("64MiB", 64 << 20), ("2g", 2 << 30), ("1 GiB", 1 << 30)],
+    [("2097152", 2 << 20), ("64MiB", 64 << 20), ("2g", 2 << 30), ("1 GiB", 1 << 30)],
 )
 def test_sizes(text: str, size: int) -> None:
     assert load(spool_max_bytes=text).spool_max_bytes == size
