@@ -142,6 +142,15 @@ ALERTS: Final = (
         "the machine off.",
     ),
     Alert(
+        "ClickmillKeepTimeShort",
+        "clickmill_spool_keep_short_seconds > 0",
+        "1m", "warning",
+        "Committed frames on {{ $labels.instance }} are kept {{ $value | humanizeDuration }} "
+        "shorter than they should be: the spool is at its bound.",
+        "Raise CLICKMILL_SPOOL_MAX_BYTES, or lower CLICKMILL_SPOOL_KEEP_SECONDS to what a failover "
+        "of Postgres may cost.",
+    ),
+    Alert(
         "ClickmillDiskFilling",
         "clickmill_spool_disk_free_bytes < 0.1 * clickmill_spool_disk_size_bytes"
         " or (clickmill_spool_disk_free_bytes < 0.5 * clickmill_spool_disk_size_bytes"

@@ -38,12 +38,14 @@ BOUNDS_NS: Final = tuple(
 
 
 class _Meter(NamedTuple):
-    """A gauge counts only while its worker lives. What is shown is the cell divided by `per`."""
+    """A gauge counts only while its worker lives. What is shown is the cell divided by `per`, of
+    all workers together, or of the one where it is highest."""
 
     name: str
     kind: str
     meaning: str
     per: float = 1
+    highest: bool = False
 
 
 _SINGLE: Final = (
@@ -67,6 +69,13 @@ _SINGLE: Final = (
     _Meter("clickmill_spool_frames", "gauge", "Frames not known to be committed."),
     _Meter("clickmill_spool_max_bytes", "gauge", "Limit of all spools together."),
     _Meter("clickmill_frames_too_large", "gauge", "Sources stopped by the max_payload of NATS."),
+    _Meter(
+        "clickmill_spool_keep_short_seconds",
+        "gauge",
+        "Seconds by which the spool's limit shortens the keep time of committed frames, in the "
+        "worker where it does so most.",
+        highest=True,
+    ),
     _Meter("clickmill_unsealed_clicks", "gauge", "Clicks in the counters, not yet in a spool."),
     _Meter("clickmill_workers", "gauge", "Running workers of this node."),
     _Meter("clickmill_workers_connected", "gauge", "Running workers with a connection to NATS."),
@@ -103,6 +112,7 @@ _DURATION_FIRST: Final = _REQUEST_CELLS + len(_SINGLE)
 _DURATION_SUM: Final = _DURATION_FIRST + len(BOUNDS_NS) + 1
 CELLS: Final = _DURATION_SUM + 1
 _MEANING: Final = (ROUTES, METHODS, STATUSES, BOUNDS_NS, [meter.name for meter in _SINGLE])
+_HIGHEST: Final = {_REQUEST_CELLS + i for i, meter in enumerate(_SINGLE) if meter.highest}
 LAYOUT: Final = f"{zlib.crc32(repr(_MEANING).encode()):08x}"
 """Tells two versions' slots apart: the same cell may mean something else in each."""
 
@@ -225,7 +235,7 @@ class NodeCollector:
             cells, live = _read_slot(path)
             for i, value in enumerate(cells):
                 if value and (live or not _is_gauge(i)):
-                    totals[i] += value
+                    totals[i] = max(totals[i], value) if i in _HIGHEST else totals[i] + value
         return totals
 
 

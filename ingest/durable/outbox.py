@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 MARK_LOST_AFTER_S: Final = 5.0
@@ -36,6 +37,7 @@ class Outbox:
     _progress_at: float = 0.0
     _confirmed_at: float = 0.0
     _low: tuple[int, float] | None = None
+    _released_at: float = -inf
     _committed: deque[tuple[int, float]] = field(default_factory=deque)
 
     @property
@@ -128,9 +130,39 @@ class Outbox:
         forgotten, since it may come back as an older copy.
         """
         through = 0
-        known = min(now, self._confirmed_at)
-        while self._committed and self._committed[0][1] <= known - self.keep_s:
+        while self._committed and self._committed[0][1] <= self._known(now) - self.keep_s:
             through = self._committed.popleft()[0]
         through = min(through, self.mark or 0)
-        del self.held[: bisect_right(self.held, through)]
+        self._forget(through)
         return through
+
+    def _known(self, now: float) -> float:
+        return min(now, self._confirmed_at)
+
+    def _forget(self, through: int) -> None:
+        del self.held[: bisect_right(self.held, through)]
+
+    # --- where there is no room for the keep time ---------------------------------------------
+
+    @property
+    def spare(self) -> int:
+        """The highest seq that may go before its keep time is over; 0 where none may.
+
+        It is committed, and above no lower mark that was told last: Postgres may have lost that.
+        """
+        mark = self.mark or 0
+        return min(mark, self._low[0]) if self._low else mark
+
+    def release(self, through: int) -> None:
+        """Forget frames up to `through`, at most `spare`, before their keep time is over."""
+        committed = (at for mark, at in self._committed if mark >= through)
+        self._released_at = max(self._released_at, next(committed, -inf))
+        self._forget(through)
+
+    def keep_short(self, now: float) -> float:
+        """By how many seconds less than the keep time committed frames go back; 0 if all is well.
+
+        All that was committed after the last frame that was released early is still held: so it
+        mends by itself, as time passes.
+        """
+        return max(0.0, self.keep_s - (self._known(now) - self._released_at))

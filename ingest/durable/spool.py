@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from clickmill import wire
 from clickmill.failpoints import failpoint
+from ingest.durable.segment import pieces
 
 SEGMENT_BYTES: Final = 1024 * 1024
 SEGMENT_FRAMES: Final = 256
@@ -33,7 +34,14 @@ class SpoolError(Exception):
 
 
 class SpoolFullError(SpoolError):
-    """The spool is at its maximum: raise it, or bring back what should be emptying it."""
+    """The spool is at its maximum: raise it, or bring back what should be emptying it.
+
+    `lacking` is how many bytes there are too few.
+    """
+
+    def __init__(self, text: str, lacking: int) -> None:
+        super().__init__(text)
+        self.lacking = lacking
 
 
 class NewerSpoolError(Exception):
@@ -138,10 +146,12 @@ class Spool:
         failpoint("ingest.append")
         encoded = [wire.encode(frame) for frame in frames]
         size = sum(map(len, encoded))
-        if bounded and self._entries and self.size + size > self.max_bytes:
+        lacking = self.size + size - self.max_bytes
+        if bounded and self._entries and lacking > 0:
             raise SpoolFullError(
                 f"the spool {self.directory} holds {self.size} of at most {self.max_bytes} bytes: "
-                "see why the aggregator does not commit, or raise CLICKMILL_SPOOL_MAX_BYTES"
+                "see why the aggregator does not commit, or raise CLICKMILL_SPOOL_MAX_BYTES",
+                lacking,
             )
         try:
             path, offset = self._write(frames[0].seq, b"".join(encoded))
@@ -213,6 +223,17 @@ class Spool:
 
     # --- trim -------------------------------------------------------------------------------
 
+    def oldest(self, size: int, limit: int) -> int:
+        """The lowest seq that may be trimmed through to have `size` bytes more, or all there are;
+        0 where that would take a frame above `limit`."""
+        ends = {entry.segment: seq for seq, entry in self._entries.items()}
+        freed, through = 0, 0
+        for segment, seq in ends.items():
+            if freed >= size:
+                break
+            freed, through = freed + self._segments[segment], seq
+        return through if through <= limit else 0
+
     def trim(self, through: int) -> None:
         """Forget frames up to `through`, and remove the segments that hold no other."""
         failpoint("ingest.trim")
@@ -254,26 +275,20 @@ class Spool:
     # --- opening what is there ----------------------------------------------------------------
 
     def _scan(self, path: Path, data: bytes) -> list[tuple[Damage, bytes]]:
-        """Index a segment's frames; what in it is no frame. Raises NewerSpoolError."""
+        """Index a segment's frames; what in it is not a frame. Raises NewerSpoolError."""
         damages = []
-        offset = 0
-        while offset < len(data):
-            try:
-                end = offset + wire.frame_length(data[offset : offset + wire.HEADER_BYTES])
-                frame = wire.decode(data[offset:end])
-            except wire.NewerFrameError as error:
-                raise NewerSpoolError(
-                    f"{path}: {error}: start a worker of that release here, which sends what this "
-                    "spool holds; it is left untouched"
-                ) from None
-            except wire.FrameError as error:
-                end = _next_frame(data, offset + 1)
-                damage = Damage(path, offset, end - offset, end == len(data), str(error))
-                damages.append((damage, data[offset:end]))
-            else:
-                if frame.seq not in self._entries:
-                    self._index(frame, _Entry(path, offset, end - offset))
-            offset = end
+        try:
+            for start, end, frame, reason in pieces(data):
+                if frame is None:
+                    damage = Damage(path, start, end - start, end == len(data), reason)
+                    damages.append((damage, data[start:end]))
+                elif frame.seq not in self._entries:
+                    self._index(frame, _Entry(path, start, end - start))
+        except wire.NewerFrameError as error:
+            raise NewerSpoolError(
+                f"{path}: {error}: start a worker of that release here, which sends what this "
+                "spool holds; it is left untouched"
+            ) from None
         self._segments[path] = len(data)
         self._entries = dict(sorted(self._entries.items()))
         return damages
@@ -289,25 +304,6 @@ class Spool:
             "%s: %d bytes from offset %d are no frame (%s); set aside as %s",
             path, damage.length, damage.offset, damage.reason, copy.name,
         )  # fmt: skip
-
-
-def _next_frame(data: bytes, start: int) -> int:
-    """Where the next whole frame begins at or after `start`; the end where there is none."""
-    found = data.find(wire.MAGIC_OF_EVERY_VERSION, start)
-    while found >= 0 and not _is_frame(data, found):
-        found = data.find(wire.MAGIC_OF_EVERY_VERSION, found + 1)
-    return found if found >= 0 else len(data)
-
-
-def _is_frame(data: bytes, start: int) -> bool:
-    try:
-        end = start + wire.frame_length(data[start : start + wire.HEADER_BYTES])
-        wire.decode(data[start:end])
-    except wire.FrameError:
-        return False
-    except wire.NewerFrameError:
-        pass  # whole as well: whoever reads on from here finds that out
-    return True
 
 
 def sync_directory(directory: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Coroutine
@@ -156,6 +157,8 @@ class Publisher:
         slot.set("clickmill_spool_frames", sum(d.outbox.outstanding for d in deliveries))
         slot.set("clickmill_spool_max_bytes", self._limits.spool_max_bytes * len(deliveries))
         slot.set("clickmill_frames_too_large", sum(d.too_large for d in deliveries))
+        short = self.own.outbox.keep_short(time.monotonic())
+        slot.set("clickmill_spool_keep_short_seconds", math.ceil(short))
         slot.set("clickmill_unsealed_clicks", self.sealer.counters.pending)
         slot.set("clickmill_workers_connected", self._connection.is_connected)
         slot.sample_process()

@@ -14,10 +14,11 @@ from clickmill import wire
 from clickmill.failpoints import failpoint
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
-from ingest.durable.spool import SpoolError
+from ingest.durable.spool import SpoolError, SpoolFullError
 from ingest.metrics import Slot
 
 LOG_EVERY_S: Final = 10.0
+WARN_EVERY_S: Final = 300.0
 
 log = logging.getLogger("clickmill.sealer")
 
@@ -32,7 +33,7 @@ class Sealer:
         self.trouble = ""
         self._disk = disk
         self._sealing = asyncio.Lock()
-        self._log_after = 0.0
+        self._log_after = self._warn_after = 0.0
 
     async def seal(self, *, edges_only: bool = False) -> bool:
         """Seal the frozen epoch, and then the active one; whether all of it is on disk now.
@@ -67,7 +68,7 @@ class Sealer:
     async def _append(self, frames: list[wire.Frame]) -> bool:
         try:
             async with self._disk:
-                await asyncio.to_thread(self.source.spool.append, frames)
+                await self._write(frames)
         except (SpoolError, OSError) as error:
             self._complain(error)
             return False
@@ -76,6 +77,38 @@ class Sealer:
         for frame in frames:
             self.outbox.sealed(frame.seq, time.monotonic())
         return True
+
+    async def _write(self, frames: list[wire.Frame]) -> None:
+        append = self.source.spool.append
+        try:
+            await asyncio.to_thread(append, frames)
+        except SpoolFullError as full:
+            if not self._make_room(full.lacking):
+                raise
+            await asyncio.to_thread(append, frames)
+
+    def _make_room(self, size: int) -> bool:
+        """Give up committed frames before their keep time is over, the oldest first: clicks that
+        nobody has yet are worth more. Raises OSError."""
+        through = self.source.spool.oldest(size, self.outbox.spare)
+        if not through:
+            return False
+        self.outbox.release(through)
+        self.source.spool.trim(through)
+        self._warn_of_short_keep()
+        return True
+
+    def _warn_of_short_keep(self) -> None:
+        now, keep = time.monotonic(), self.outbox.keep_s
+        short = self.outbox.keep_short(now)
+        if short and now >= self._warn_after:
+            self._warn_after = now + WARN_EVERY_S
+            log.warning(
+                "the spool is at its bound of %d bytes: committed frames are kept for %.0f s "
+                "instead of the %g s of CLICKMILL_SPOOL_KEEP_SECONDS; raise "
+                "CLICKMILL_SPOOL_MAX_BYTES, or lower it",
+                self.source.spool.max_bytes, keep - short, keep,
+            )  # fmt: skip
 
     def _complain(self, error: Exception) -> None:
         self.trouble = str(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_prometheus import Prometheus
 from tests.support.fix_system import QUICK, System, status
+from tests.support.raw import ask
 from tests.support.traffic import Traffic
 from tests.support.wait import eventually
 
@@ -37,6 +39,9 @@ DISK_BYTES = 64 << 20
 READ_EVERY_S = 0.2
 READERS = 3
 """An answer of 503 takes five seconds: several ask side by side."""
+SMALL_SPOOL = {"spool_max_bytes": "1173KiB", "spool_keep_seconds": 15}
+"""One click on each banner fits in, and not much more."""
+BATCH = 10_000
 
 POSTGRES_STOPPED = {
     "ClickmillPostgresUnreachable",
@@ -48,6 +53,7 @@ POSTGRES_STOPPED = {
 WORKER_KILLED = {"ClickmillWorkerRestarts"}
 DISK_FULL = {"ClickmillDiskFilling", "ClickmillSpoolNotWritten"}
 NO_FRAME = {"ClickmillQuarantine"}
+SPOOL_TOO_SMALL = {"ClickmillKeepTimeShort"}
 AGGREGATOR_AND_NATS_STOPPED = {"ClickmillStatisticsDown", "ClickmillNatsUnreachable"}
 MACHINE_GONE = {"ClickmillIngestDown", "ClickmillSilentSource"}
 
@@ -69,6 +75,7 @@ class Plant:
         self.traffic = self.stack.enter_context(Traffic(*ports, statistics=False))
         self.stack.enter_context(reading(self.ingest.url, self.aggregator.stats_url))
         self.seen: set[str] = set()
+        self.clicks = 0
 
     def _server(self, server: NatsServer | PostgresServer) -> NatsServer | PostgresServer:
         server.start()
@@ -78,7 +85,13 @@ class Plant:
     def _start(self, command: str, home: Path, **settings: object) -> System:
         assert isinstance(self.postgres, PostgresServer)
         assert isinstance(self.nats, NatsServer)
-        given = {**QUICK, "nats_url": self.nats.url, "postgres_dsn": self.postgres.dsn, **settings}
+        given = {
+            **QUICK,
+            **SMALL_SPOOL,
+            "nats_url": self.nats.url,
+            "postgres_dsn": self.postgres.dsn,
+            **settings,
+        }
         system = System(command, home, given)
         self.stack.callback(system.stop)
         return system.wait_ready()
@@ -109,6 +122,17 @@ class Plant:
             return True
 
         eventually(none_fires, RESOLVES_S, f"these end: {wanted}")
+
+    def click_on_many(self) -> None:
+        """One click on each of 10,000 banners; returns once they are in Postgres."""
+        before = self.committed()
+        items = json.dumps([{"bannerID": banner} for banner in range(BATCH)]).encode()
+        answer = ask(
+            self.ingest.port, "POST", "/clicks", items, [("Content-Type", "application/json")]
+        )
+        assert answer.status == 200
+        self.clicks += BATCH
+        eventually(lambda: self.committed() >= before + BATCH, 20, "they are in Postgres")
 
     def committed(self) -> int:
         """All clicks in Postgres."""
@@ -167,8 +191,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 def test_every_alert_is_provoked_here() -> None:
     provoked = (
-        POSTGRES_STOPPED | WORKER_KILLED | DISK_FULL | NO_FRAME | AGGREGATOR_AND_NATS_STOPPED
-    ) | MACHINE_GONE
+        (POSTGRES_STOPPED | WORKER_KILLED | DISK_FULL | NO_FRAME | AGGREGATOR_AND_NATS_STOPPED)
+        | MACHINE_GONE
+        | SPOOL_TOO_SMALL
+    )
     assert provoked == {alert.name for alert in rules.ALERTS}
 
 
@@ -204,6 +230,13 @@ def test_no_frame(plant: Plant) -> None:
         # It is nobody's: it opened no source, which nobody would ever close.
         row = connection.execute("SELECT count(*) FROM source WHERE last_seq = 0").fetchone()
         assert row == (0,)
+
+
+def test_a_spool_too_small_for_its_keep_time(plant: Plant) -> None:
+    for _ in range(11):  # frames of 120 kB
+        plant.click_on_many()
+    plant.fires(SPOOL_TOO_SMALL)
+    assert "ClickmillSpoolNotWritten" not in plant.seen
 
 
 def test_full_disk(plant: Plant) -> None:
@@ -245,7 +278,8 @@ def test_every_alert_ends_and_every_click_is_there(plant: Plant) -> None:
     plant.resolves({alert.name for alert in rules.ALERTS})
     plant.traffic.stop()
     ledger = plant.traffic.ledger
-    low, high = ledger.clicks, ledger.clicks + ledger.in_flight.total()
+    low = plant.clicks + ledger.clicks
+    high = low + ledger.in_flight.total()
 
     def exact() -> bool:
         assert low <= plant.committed() <= high, (low, plant.committed(), high)

@@ -50,6 +50,15 @@ def test_all_workers_are_told_as_one(tmp_path: Path) -> None:
     assert values["clickmill_ingest_process_resident_memory_bytes", ()] > 1 << 20
 
 
+def test_the_keep_time_is_told_of_the_worker_where_it_is_shortest(tmp_path: Path) -> None:
+    slots = [Slot(tmp_path) for _ in range(3)]
+    for slot, short in zip(slots, (7, 820, 5), strict=True):
+        slot.set("clickmill_spool_keep_short_seconds", short)
+    assert told(tmp_path)["clickmill_spool_keep_short_seconds", ()] == 820
+    die(slots[1])
+    assert told(tmp_path)["clickmill_spool_keep_short_seconds", ()] == 7
+
+
 def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
     one, other = Slot(tmp_path), Slot(tmp_path)
     for slot in (one, other):

@@ -136,3 +136,56 @@ def test_no_hole_is_told_of_where_postgres_has_all_of_it() -> None:
     older = holding(8, 9, mark=None)
     older.committed(4, 1.0)
     assert sent(older) == [(8, 8), (9, 0)], "Postgres has lost more than the keep time"
+
+
+def test_committed_frames_go_early_and_the_keep_time_is_short_of_it_until_it_has_passed() -> None:
+    #  seconds   100       200       300       400                   1200
+    #  committed   1         2,3       4                               4 (confirmed)
+    #  gone                                      1, 2 (no room)
+    #  kept                                      200 s of 900          900
+    outbox = holding(1, 2, 3, 4, 5)
+    sent(outbox)
+    for mark, now in ((1, 100.0), (3, 200.0), (4, 300.0)):
+        outbox.committed(mark, now)
+    assert outbox.spare == 4, "5 is not committed"
+    assert outbox.keep_short(300.0) == 0
+    outbox.committed(4, 400.0)
+    outbox.release(2)
+    assert outbox.held == [3, 4, 5]
+    assert outbox.keep_short(400.0) == KEEP - 200
+    assert outbox.keep_short(450.0) == KEEP - 200, "unconfirmed time does not count"
+    outbox.committed(4, 450.0)
+    assert outbox.keep_short(450.0) == KEEP - 250
+    outbox.committed(4, 1200.0)
+    assert outbox.keep_short(1200.0) == 0
+    assert outbox.trim(1200.0) == 4, "what is left goes in its own time"
+    assert outbox.held == [5]
+
+
+def test_what_goes_at_the_end_of_its_keep_time_is_not_short_of_it() -> None:
+    outbox = holding(1, 2)
+    outbox.committed(1, 100.0)
+    outbox.committed(2, 100.0 + KEEP)
+    outbox.release(1)
+    assert outbox.keep_short(100.0 + KEEP) == 0
+
+
+def test_nothing_is_spared_that_postgres_may_have_lost() -> None:
+    assert holding(1, mark=None).spare == 0
+    outbox = holding(1, 2, 3)
+    sent(outbox)
+    outbox.committed(3, 10.0)
+    outbox.committed(1, 11.0)
+    assert (outbox.mark, outbox.spare) == (3, 1)
+    outbox.committed(3, 12.0)
+    assert outbox.spare == 3
+
+
+def test_after_a_loss_of_commits_what_went_early_is_a_hole() -> None:
+    outbox = holding(1, 2, 3)
+    sent(outbox)
+    outbox.committed(3, 10.0)
+    outbox.release(2)
+    for now in (12.0, 12.0 + MARK_LOST_AFTER_S):
+        outbox.committed(0, now)
+    assert sent(outbox) == [(3, 3)]

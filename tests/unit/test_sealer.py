@@ -14,6 +14,7 @@ import pytest
 
 from clickmill import wire
 from ingest._fastcount import Counters
+from ingest.durable import spool
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot
@@ -99,6 +100,47 @@ def test_a_full_spool_says_so_and_loses_nothing(tmp_path: Path) -> None:
     room.source.spool.trim(1)
     assert run(room.sealer.seal())
     assert room.on_disk() == [6]
+
+
+FRAME = wire.HEADER_BYTES + wire.BYTES_PER_PAIR
+
+
+def test_at_the_bound_committed_frames_go_and_frames_that_are_not_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "SEGMENT_FRAMES", 1)
+    room = Room(tmp_path, max_bytes=3 * FRAME)
+    for clicks in (5, 6, 7):
+        room.counters.hit(1, clicks)
+        assert run(room.sealer.seal())
+    room.outbox.committed(2, time.monotonic())
+    assert room.outbox.keep_short(time.monotonic()) == 0
+    for clicks in (8, 9):
+        room.counters.hit(1, clicks)
+        assert run(room.sealer.seal())
+    assert (room.on_disk(), room.outbox.held) == ([7, 8, 9], [3, 4, 5])
+    assert room.sealer.trouble == ""
+    assert 890 < room.outbox.keep_short(time.monotonic()) <= 900
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "instead of the 900 s" in said
+    assert "CLICKMILL_SPOOL_MAX_BYTES" in said
+    room.counters.hit(1, 10)
+    assert not run(room.sealer.seal()), "not one of these is committed"
+    assert (room.on_disk(), room.outbox.held) == ([7, 8, 9], [3, 4, 5])
+
+
+def test_committed_frames_stay_where_their_room_would_not_be_enough(tmp_path: Path) -> None:
+    room = Room(tmp_path, max_bytes=2 * FRAME)
+    for clicks in (5, 6):
+        room.counters.hit(1, clicks)
+        assert run(room.sealer.seal())
+    room.outbox.committed(1, time.monotonic())
+    room.counters.hit(1, 7)
+    assert not run(room.sealer.seal()), "one segment holds both"
+    assert room.on_disk() == [5, 6]
+    room.outbox.committed(2, time.monotonic())
+    assert run(room.sealer.seal())
+    assert room.on_disk() == [7]
 
 
 def test_an_empty_spool_takes_one_epoch_whatever_its_bound(tmp_path: Path) -> None:

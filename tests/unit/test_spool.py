@@ -253,3 +253,26 @@ def test_a_newer_spool_is_left_untouched(
     with pytest.raises(NewerSpoolError, match="a worker of that release"):
         open_spool(tmp_path)
     assert {path: path.read_bytes() for path in segment.parent.iterdir()} == there
+
+
+def test_the_oldest_frames_that_make_room_are_whole_segments(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    assert spool.oldest(1, BIG) == 0, "it is empty"
+    for seq in range(1, 2 * SEGMENT_FRAMES + 2):
+        spool.append(run_of(seq, seq))
+    first, second, _ = (path.stat().st_size for path in segments(spool))
+    assert spool.oldest(1, BIG) == spool.oldest(first, BIG) == SEGMENT_FRAMES
+    assert spool.oldest(first + 1, BIG) == spool.oldest(first + second, BIG) == 2 * SEGMENT_FRAMES
+    assert spool.oldest(first + 1, 2 * SEGMENT_FRAMES) == 2 * SEGMENT_FRAMES
+    assert spool.oldest(first + 1, 2 * SEGMENT_FRAMES - 1) == 0, "it would not be enough"
+    assert spool.oldest(BIG, BIG) == spool.last_seq, "all of it can go: then it is empty"
+    assert spool.oldest(BIG, spool.last_seq - 1) == 0
+
+
+def test_a_full_spool_says_how_much_it_lacks(tmp_path: Path) -> None:
+    one = len(wire.encode(frame(1, {1: 1})))
+    spool = open_spool(tmp_path, max_bytes=2 * one)
+    spool.append(run_of(1, 2))
+    with pytest.raises(SpoolFullError) as caught:
+        spool.append(run_of(3, 5))
+    assert caught.value.lacking == 3 * one
