@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 from aggregator.service import Service
-from clickmill import heartbeat
+from clickmill import heartbeat, openfiles
 from clickmill import settings as configuration
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    openfiles.allow_most()
     code = 0
     try:
         uvloop.run(serve(settings))

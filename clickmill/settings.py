@@ -125,7 +125,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2.0
     body_max_bytes: Annotated[int, size_meta(KIB, 64 * MIB, "largest body that is read")] = MIB
     max_connections: Annotated[
-        int, Meta(ge=16, le=1_000_000, description="open connections of one worker")
+        int,
+        Meta(
+            ge=16,
+            le=1_000_000,
+            description="open connections of one worker, if it may open that many files",
+        ),
     ] = 8192
     max_pending_stats: Annotated[
         int, Meta(ge=1, le=100_000, description="statistics requests of one worker under way")

@@ -18,7 +18,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from clickmill import heartbeat, wire
+from clickmill import heartbeat, openfiles, wire
 from clickmill import settings as configuration
 from clickmill.build_info import BuildInfo
 from clickmill.settings import Settings
@@ -111,7 +111,11 @@ def _options(settings: Settings) -> app.Options:
 
 
 def _listener(settings: Settings) -> Listener:
-    return Listener(settings.host, settings.port, HEADER_TIMEOUT_S, settings.max_connections)
+    limit = openfiles.allow_most()
+    if sentence := openfiles.too_few(limit, settings.max_connections):
+        log.warning("%s", sentence)
+    connections = openfiles.connections_within(limit, settings.max_connections)
+    return Listener(settings.host, settings.port, HEADER_TIMEOUT_S, connections)
 
 
 def _fast(

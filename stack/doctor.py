@@ -15,7 +15,7 @@ import nats.errors
 import psycopg
 from nats.aio.client import Client
 
-from clickmill import bus, wire
+from clickmill import bus, openfiles, wire
 from clickmill.build_info import build
 from clickmill.settings import Settings
 from ingest.shipping.payload import largest_frame
@@ -61,6 +61,13 @@ async def _programs(_: Settings) -> str:
 
 async def _settings(settings: Settings) -> str:
     return f"{settings.worker_count} workers, banner IDs up to {settings.max_banner_id}"
+
+
+async def _open_files(settings: Settings) -> str:
+    limit = openfiles.allow_most()
+    if sentence := openfiles.too_few(limit, settings.max_connections):
+        raise Finding(f"{sentence}.")
+    return f"{limit} at a time, {settings.max_connections} of them connections of a worker"
 
 
 async def _data_dir(settings: Settings) -> str:
@@ -179,6 +186,7 @@ def _words(error: BaseException) -> str:
 _CHECKS: Final[dict[str, Callable[[Settings], Awaitable[str]]]] = {
     "programs": _programs,
     "settings": _settings,
+    "open files": _open_files,
     "data directory": _data_dir,
     "NATS": _nats,
     "Postgres": _postgres,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from clickmill import openfiles
 from clickmill.settings import Settings
 from stack import lock, plan, probe
 from stack.embedded import server as embedded_server
@@ -37,7 +37,7 @@ def run(command: str, settings: Settings, log: Log) -> None:
         lock.take(Path(settings.data_dir))  # first: "running already" says more than "port taken"
     for port, flag in faces.items():
         _wait_free(settings.host, port, flag)
-    _allow_many_files()
+    openfiles.allow_most()
     servers: list[embedded_server.Server] = []
     if command == "up":
         settings, servers = plan.with_embedded(settings)
@@ -84,12 +84,6 @@ def _wait_free(host: str, port: int, flag: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(READY_POLL_SECONDS)
-
-
-def _allow_many_files() -> None:
-    """Every connection is an open file: take as many as the system gives."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _write_state(state: StateFile, settings: Settings, children: dict[str, int]) -> None:

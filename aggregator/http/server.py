@@ -15,6 +15,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from clickmill import openfiles
+
 HEADER_TIMEOUT_MS: Final = 5_000
 MAX_CONNECTIONS: Final = 4096
 BACKLOG: Final = 1024
@@ -34,7 +36,7 @@ class Web:
             http=HTTPModes.http1,
             websockets=False,
             backlog=BACKLOG,
-            backpressure=MAX_CONNECTIONS,
+            backpressure=openfiles.connections_within(openfiles.allow_most(), MAX_CONNECTIONS),
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
             log_enabled=False,
         )

@@ -1,7 +1,8 @@
-"""One real worker at its limits: the spool's bound, a disk that refuses to write."""
+"""One real worker at its limits: open files, the spool's bound, a disk that refuses to write."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.fix_worker import Worker, Workers
-from tests.support.raw import ask
+from tests.support.fix_worker import Worker, Workers, counts
+from tests.support.raw import Connection, ask, connected, request
 from tests.support.wait import eventually
 
 JSON: Final = [("Content-Type", "application/json")]
 BATCH: Final = 10_000
+FILES: Final = 256
+HALF_OPEN: Final = 300
 SMALL_FILE: Final = 64 << 10
 WITHIN_S: Final = 20.0
 
@@ -37,6 +40,35 @@ def click_on_many(worker: Worker) -> None:
 def framed(worker: Worker, clicks: int) -> None:
     """Waits until so many clicks are in frames."""
     eventually(lambda: sum(worker.tap.clicks.values()) == clicks, WITHIN_S, "all are in frames")
+
+
+def test_more_connections_than_files_end_nobody(workers: Workers) -> None:
+    """Each half-open request is an open file; the flushes need some, and go on all the while."""
+    worker = workers(files=FILES)
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(connected(worker.port))
+        for _ in range(HALF_OPEN):
+            stack.enter_context(connected(worker.port)).send(b"POST /counter/5 HTTP/1.1\r\nHo")
+        for _ in range(5):
+            flushed(worker, kept)
+        open_files = len(list((worker.proc / "fd").iterdir()))
+        assert open_files < FILES, "some are left for files"
+    assert worker.alive, worker.text
+    with counts(worker, {8: 1}):
+        assert ask(worker.port, "POST", "/counter/8").status == 200
+    assert "CLICKMILL_MAX_CONNECTIONS" in worker.text
+
+
+def flushed(worker: Worker, connection: Connection) -> None:
+    """Clicks on banner 7, each answered, until some of it is in a further frame."""
+    before = worker.tap.clicks[7]
+
+    def more_are_in_frames() -> bool:
+        connection.send(request("POST", "/counter/7"))
+        answer = connection.answer("POST")
+        return answer is not None and answer.status == 200 and worker.tap.clicks[7] > before
+
+    eventually(more_are_in_frames, WITHIN_S, "clicks are answered, and come in frames")
 
 
 def test_at_the_spools_bound_committed_frames_make_room(workers: Workers) -> None:

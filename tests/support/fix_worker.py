@@ -97,7 +97,10 @@ class HasUrl(Protocol):
 class Worker:
     """A running `python -m ingest`, and the tap on what it publishes."""
 
-    def __init__(self, nats: HasUrl, data_dir: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, nats: HasUrl, data_dir: Path, env: Mapping[str, str], files: int | None = None
+    ) -> None:
+        """`files`: so many may be open, and the process can't have more."""
         self.port = free_port()
         self.data_dir = data_dir
         self.log = data_dir / "ingest.log"
@@ -113,12 +116,13 @@ class Worker:
             "CLICKMILL_FLUSH_INTERVAL": str(FLUSH_S),
             **env,
         }
+        self._within = [] if files is None else ["prlimit", f"--nofile={files}:{files}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingest"], env=self._env, cwd=self.data_dir,
+                [*self._within, sys.executable, "-m", "ingest"], env=self._env, cwd=self.data_dir,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         if wait:
@@ -191,17 +195,22 @@ class Workers:
         self._made: list[tuple[Worker, NatsServer]] = []
 
     def __call__(
-        self, fastpath: bool = True, targets: Mapping[int, str] | None = None, **env: str
+        self,
+        fastpath: bool = True,
+        targets: Mapping[int, str] | None = None,
+        files: int | None = None,
+        **env: str,
     ) -> Worker:
         """A ready worker with these settings, named without their CLICKMILL_.
 
-        `targets` are what a worker before it learnt from the register and left in its file.
+        `targets` are what a worker before it learnt from the register and left in its file;
+        `files` is how many it may have open.
         """
         nats = NatsServer(self._factory.mktemp("nats"))
         nats.start()
         settings = {f"CLICKMILL_{name}": value for name, value in env.items()}
         settings["CLICKMILL_FASTPATH"] = "true" if fastpath else "false"
-        worker = Worker(nats, self._factory.mktemp("worker"), settings)
+        worker = Worker(nats, self._factory.mktemp("worker"), settings, files)
         if targets:
             worker.remember(targets)
         self._made.append((worker, nats))

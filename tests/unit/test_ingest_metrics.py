@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest import metrics
 from ingest.metrics import METHODS, ROUTES, STATUSES, NodeCollector, Slot
+from tests.support.limits import no_more_files
 
 Values = dict[tuple[str, tuple[str, ...]], float]
 
@@ -57,6 +58,16 @@ def test_the_keep_time_is_told_of_the_worker_where_it_is_shortest(tmp_path: Path
     assert told(tmp_path)["clickmill_spool_keep_short_seconds", ()] == 820
     die(slots[1])
     assert told(tmp_path)["clickmill_spool_keep_short_seconds", ()] == 7
+
+
+def test_no_gauge_ends_a_worker_that_can_open_no_file(tmp_path: Path) -> None:
+    slot = Slot(tmp_path)
+    before = told(tmp_path)["clickmill_ingest_process_resident_memory_bytes", ()]
+    with no_more_files():
+        with pytest.raises(OSError, match="Too many open files"):
+            tmp_path.joinpath("any").touch()
+        slot.sample_process()
+    assert told(tmp_path)["clickmill_ingest_process_resident_memory_bytes", ()] == before
 
 
 def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
