@@ -26,7 +26,8 @@ from clickmill import wire
 from clickmill.failpoints import failpoint
 from ingest import _fastcount
 from ingest._fastcount import Counters, CountersError, Part
-from ingest.durable.spool import NewerSpoolError, Spool, sync_directory
+from ingest.durable.directory import sync_directory
+from ingest.durable.spool import Spool
 
 BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 FOREIGN: Final = "counters.foreign"
@@ -182,7 +183,14 @@ def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
     try:
         source = Source(directory, lock, max_bytes)
         source.counters, source.trusted = _open_counters(directory)
-    except (OSError, CountersError, NewerSpoolError) as error:
+    except wire.NewerFrameError as error:
+        log.error(
+            "%s: %s: start a worker of that release here, which sends what this spool holds; it "
+            "is left untouched", directory, error,
+        )  # fmt: skip
+        os.close(lock)
+        return None
+    except (OSError, CountersError) as error:
         log.error("%s can't be adopted and is left as it is: %s", directory, error)
         os.close(lock)
         return None

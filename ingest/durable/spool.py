@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from clickmill import wire
 from clickmill.failpoints import failpoint
+from ingest.durable.directory import sync_directory
 from ingest.durable.segment import pieces
 
 SEGMENT_BYTES: Final = 1024 * 1024
@@ -42,10 +43,6 @@ class SpoolFullError(SpoolError):
     def __init__(self, text: str, lacking: int) -> None:
         super().__init__(text)
         self.lacking = lacking
-
-
-class NewerSpoolError(Exception):
-    """Frames of a newer release: left untouched, for a worker of that release."""
 
 
 class Damage(NamedTuple):
@@ -275,20 +272,14 @@ class Spool:
     # --- opening what is there ----------------------------------------------------------------
 
     def _scan(self, path: Path, data: bytes) -> list[tuple[Damage, bytes]]:
-        """Index a segment's frames; what in it is not a frame. Raises NewerSpoolError."""
+        """Index a segment's frames; what in it is not a frame. Raises wire.NewerFrameError."""
         damages = []
-        try:
-            for start, end, frame, reason in pieces(data):
-                if frame is None:
-                    damage = Damage(path, start, end - start, end == len(data), reason)
-                    damages.append((damage, data[start:end]))
-                elif frame.seq not in self._entries:
-                    self._index(frame, _Entry(path, start, end - start))
-        except wire.NewerFrameError as error:
-            raise NewerSpoolError(
-                f"{path}: {error}: start a worker of that release here, which sends what this "
-                "spool holds; it is left untouched"
-            ) from None
+        for start, end, frame, reason in pieces(data):
+            if frame is None:
+                damage = Damage(path, start, end - start, end == len(data), reason)
+                damages.append((damage, data[start:end]))
+            elif frame.seq not in self._entries:
+                self._index(frame, _Entry(path, start, end - start))
         self._segments[path] = len(data)
         self._entries = dict(sorted(self._entries.items()))
         return damages
@@ -304,12 +295,3 @@ class Spool:
             "%s: %d bytes from offset %d are no frame (%s); set aside as %s",
             path, damage.length, damage.offset, damage.reason, copy.name,
         )  # fmt: skip
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were made in, or removed from, a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
