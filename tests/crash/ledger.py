@@ -12,6 +12,8 @@ class TimedLedger(Ledger):
 
     def __init__(self) -> None:
         super().__init__()
+        self.failures = 0
+        """Requests of which it is not known whether they were counted."""
         self.unreachable = 0
         """Connections that could not be made."""
         self.times: list[tuple[float, int]] = []
@@ -22,6 +24,10 @@ class TimedLedger(Ledger):
         super().answer(request)
         self.times.append((time.monotonic(), sum(request.clicks.values())))
         self.latencies.append(time.time() - request.sent_at)
+
+    def lose(self, request: Request) -> None:
+        super().lose(request)
+        self.failures += 1
 
     def answered_before(self, moment: float) -> int:
         """Clicks whose answer had come by then (monotonic seconds)."""

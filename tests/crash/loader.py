@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 
 from bench.load.ledger import Clicks
 from tests.crash.ledger import TimedLedger
@@ -29,10 +30,23 @@ FIRST_BANNER = 10
 
 
 class Loader:
-    """`rate` clicks a second over so many connections, from `start` to `stop`."""
+    """`rate` clicks a second over so many connections, from `start` to `stop`.
 
-    def __init__(self, port: int, seed: int, rate: int = 300, connections: int = 12) -> None:
+    `unsure`: answers of a proxy that lost its own connection to the node, so that the click may
+    have been counted or not.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        seed: int,
+        rate: int = 300,
+        connections: int = 12,
+        host: str = "crash",
+        unsure: Collection[int] = (),
+    ) -> None:
         self.ledger = TimedLedger()
+        self._host, self._unsure = host, unsure
         self._port, self._pause = port, connections / rate
         self._chances = [random.Random(seed * 1000 + n) for n in range(connections)]
         self._stopping = threading.Event()
@@ -80,7 +94,7 @@ class Loader:
         for _ in range(chance.randint(*REQUESTS)):
             if self._stopping.is_set():
                 return
-            clicks, data = _request(chance)
+            clicks, data = _request(chance, self._host)
             request = self.ledger.send(clicks)
             try:
                 writer.write(data)
@@ -91,6 +105,8 @@ class Loader:
                 return
             if status == 200:
                 self.ledger.answer(request)
+            elif status in self._unsure:
+                self.ledger.lose(request)
             else:
                 self.ledger.refuse(request, status)
             if closes:
@@ -99,13 +115,13 @@ class Loader:
             await asyncio.sleep(max(0.0, self._pause * chance.uniform(0.5, 1.5) - took))
 
 
-def _request(chance: random.Random) -> tuple[Clicks, bytes]:
+def _request(chance: random.Random, host: str) -> tuple[Clicks, bytes]:
     """A click, or now and then a batch; the bytes that ask for it."""
     kind = chance.random()
     if kind < 0.9:
         banner = FIRST_BANNER + chance.randrange(BANNERS)
         line = f"POST /counter/{banner}" if kind < 0.8 else f"GET /pixel/{banner}.gif"
-        return {banner: 1}, f"{line} HTTP/1.1\r\nHost: crash\r\n\r\n".encode()
+        return {banner: 1}, f"{line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     items = [
         {"bannerID": FIRST_BANNER + chance.randrange(BANNERS), "count": chance.randint(1, 3)}
         for _ in range(chance.randint(1, 4))
@@ -115,7 +131,7 @@ def _request(chance: random.Random) -> tuple[Clicks, bytes]:
         clicks[item["bannerID"]] += item["count"]
     body = json.dumps(items).encode()
     head = (
-        "POST /clicks HTTP/1.1\r\nHost: crash\r\nContent-Type: application/json\r\n"
+        f"POST /clicks HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return clicks, head.encode() + body

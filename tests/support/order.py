@@ -25,6 +25,7 @@ LONG: Final = (
     "tests/integration/test_system_faults.py",
     "tests/integration/test_replay.py",
     "tests/hostile/test_slow.py",
+    "tests/integration/test_proxies_load.py",
     "tests/integration/test_bench_run.py",
     "tests/integration/test_http_ingest_system.py",
     "tests/hostile/test_other_port.py",
@@ -33,6 +34,7 @@ LONG: Final = (
     "tests/integration/test_retention.py",
     "tests/integration/test_embedded.py",
     "tests/integration/test_embedded_probes.py",
+    "tests/integration/test_proxies.py",
     "tests/integration/test_api_face.py",
     "tests/model/test_model.py",
 )
@@ -46,6 +48,7 @@ ONE_BY_ONE: Final = frozenset(
         "tests/integration/test_system.py",
         "tests/integration/test_system_faults.py",
         "tests/integration/test_replay.py",
+        "tests/integration/test_proxies_load.py",
         "tests/integration/test_http_ingest_system.py",
         "tests/hostile/test_other_port.py",
         "tests/integration/test_slot.py",
