@@ -13,7 +13,7 @@ SEED ?= 1
 MINUTES ?= 20
 ARGS ?=
 
-.PHONY: help install build dist page screenshots bench-stats up test lint format docs bench stress soak lock clean
+.PHONY: help install build dist page screenshots bench-stats up test test-helm lint format docs bench stress soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +36,10 @@ UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 3
 test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## every test, against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)
+
+# A target of its own: the first build of helm takes two cores about two minutes.
+test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## the Helm chart, by a helm built from source
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest tests/helm $(ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit
 	@$(PY) -m ruff check .
@@ -86,6 +90,7 @@ lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	  "requirements-build.lock --group pyproject.toml:build" \
 	  "requirements-dev.lock pyproject.toml --extra dev" \
 	  "requirements-fuzz.lock pyproject.toml --extra fuzz -c requirements-dev.lock" \
+	  "requirements-helm.lock pyproject.toml --extra helm -c requirements-dev.lock" \
 	  "requirements-bench.lock pyproject.toml --extra bench -c requirements-dev.lock"; do \
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
@@ -135,6 +140,12 @@ $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
 
 $(VENV)/.fuzz: requirements-fuzz.lock | $(VENV)/.runtime
 	@$(PIP) install -q --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+$(VENV)/.helm: requirements-helm.lock scripts/helm | $(VENV)/.runtime
+	@echo "Building helm"
+	@$(PIP) install -q --require-hashes -r requirements-helm.lock
+	@scripts/helm $(VENV)
 	@touch $@
 
 # Each contender may be missing: the report then says so, and the bench goes on.

@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.fix_system",
     "tests.support.fix_api",
     "tests.support.fix_worker",
+    "tests.support.fix_helm",
 ]
 
 
