@@ -1,0 +1,117 @@
+"""Bytes on disk: `python -m bench.sections.disk_size`, of which docs/deploy.md has the result.
+
+The statements of the aggregator write clicks of made-up days into the embedded Postgres of a real
+system, minute after minute, several commits a minute, for every banner: as full as it gets. What
+the tables then take with their indexes, by row, is multiplied out to a month and a year.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from psycopg import AsyncConnection
+
+from aggregator.postgres.connection import session
+from aggregator.writing.statements import UPSERTS, row_columns
+from aggregator.writing.sums import Rows
+from bench.harness.servers import end_on_sigterm
+from bench.harness.system import Clickmill
+from bench.report.tables import markdown
+
+MINUTES_A_DAY: Final = 1_440
+ROWS_A_DAY: Final = {"minute": MINUTES_A_DAY, "hour": 24, "day": 1}
+MONTH, YEAR = 30, 365
+SIZES: Final = (10, 100, 1_000, 10_000)
+GB: Final = 1e9
+CLICKS: Final = 3
+"""Of a banner in each commit; the size of a row does not depend on it."""
+
+# A partition counts as its table; pg_total_relation_size takes in indexes and free space.
+_MEASURE: Final = """
+SELECT sum(pg_total_relation_size(c.oid)), (SELECT count(*) FROM banner_{unit})
+FROM pg_class c WHERE c.relname ~ '^banner_{unit}(_[0-9]+)?$' AND c.relkind = 'r'
+"""
+_MAKE_DAY: Final = "SELECT clickmill_make_partition(to_timestamp(%s)::date)"
+
+Connection = AsyncConnection[Any]
+
+
+async def write_days(connection: Connection, banners: int, days: int, commits: int) -> None:
+    """Writes whole days that end with yesterday, in the order of time."""
+    midnight = int(time.time()) // 86_400 * MINUTES_A_DAY
+    first = midnight - days * MINUTES_A_DAY
+    for day in range(days):
+        await connection.execute(_MAKE_DAY, [(first + day * MINUTES_A_DAY) * 60])
+    ids = np.arange(1, banners + 1, dtype=np.int64)
+    for minute in range(first, midnight):
+        rows = Rows(np.full(banners, minute), ids, np.full(banners, CLICKS))
+        for _ in range(commits):
+            await _commit(connection, rows)
+
+
+async def _commit(connection: Connection, rows: Rows) -> None:
+    """One commit of the aggregator: minutes, hours and days together."""
+    async with connection.transaction():
+        for statement, size in UPSERTS:
+            await connection.execute(statement.encode(), row_columns(rows.by(size)))
+
+
+async def bytes_a_row(connection: Connection) -> dict[str, float]:
+    """Of each table, its indexes included."""
+    found = {}
+    for unit in ROWS_A_DAY:
+        cursor = await connection.execute(_MEASURE.format(unit=unit).encode())
+        row = await cursor.fetchone()
+        assert row is not None
+        size, count = row
+        found[unit] = float(size) / int(count)
+    return found
+
+
+def after(days: int, banners: int, row_bytes: Mapping[str, float]) -> float:
+    """Bytes after so many days in which each banner had a click in every minute."""
+    return days * banners * sum(ROWS_A_DAY[unit] * row_bytes[unit] for unit in ROWS_A_DAY)
+
+
+def lines_of(row_bytes: Mapping[str, float], sizes: Sequence[int] = SIZES) -> list[str]:
+    """The tables of the report."""
+    rows = [[f"`banner_{unit}`", f"{row_bytes[unit]:.0f}"] for unit in ROWS_A_DAY]
+    totals = [
+        [f"{banners:,}", *(f"{after(n, banners, row_bytes) / GB:.2f} GB" for n in (1, MONTH, YEAR))]
+        for banners in sizes
+    ]
+    head = ["banners, each with a click in every minute", "a day", "a month", "a year"]
+    return [*markdown(["table", "bytes a row"], rows), "", *markdown(head, totals)]
+
+
+async def measure(dsn: str, banners: int, days: int, commits: int) -> dict[str, float]:
+    """Bytes a row, in a database without other rows."""
+    async with session(dsn, "bench") as connection:
+        await connection.execute("SET synchronous_commit = off")
+        await write_days(connection, banners, days, commits)
+        return await bytes_a_row(connection)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--banners", type=int, default=100)
+    parser.add_argument("--days", type=int, default=1)
+    parser.add_argument("--commits", type=int, default=6, help="of each minute")
+    options = parser.parse_args()
+    end_on_sigterm()
+    system = Clickmill({"RETENTION_DAYS": "0"}, worker_cores=None)
+    try:
+        found = measure(system.dsn(), options.banners, options.days, options.commits)
+        print("\n".join(lines_of(asyncio.run(found))))
+    finally:
+        system.stop()
+
+
+if __name__ == "__main__":
+    main()
