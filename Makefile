@@ -13,7 +13,7 @@ SEED ?= 1
 MINUTES ?= 20
 ARGS ?=
 
-.PHONY: help install build dist page screenshots bench-stats up test test-helm lint format docs bench stress soak lock clean
+.PHONY: help install build dist page screenshots bench-stats up test test-helm lint format docs site bench stress soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,7 +41,7 @@ test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) #
 test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## the Helm chart, by a helm built from source
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest tests/helm $(ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit
+lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit, links of the site
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
@@ -51,6 +51,10 @@ lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy
 	@scripts/npm $(PY) run -s check --prefix $(PAGE_LINT)
 	@$(PY) -m bandit -q -c pyproject.toml -r clickmill ingest aggregator stack scripts
 	@$(PY) scripts/audit.py requirements.lock requirements-build.lock
+	@$(PY) -m mkdocs build --strict
+
+site: $(VENV)/.dev ## docs/ as a site, into build/site
+	@$(PY) -m mkdocs build --strict
 
 fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## coverage-guided fuzzing of all that reads input (SECONDS=60 ONLY=batch)
 	@$(PY) -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,39 @@ def test_every_place_in_the_architecture_exists() -> None:
         r"`((?:clickmill|ingest|aggregator|stack|bench|grafana|tests)/[\w./]*)`", text
     ):
         assert (ROOT / place).exists(), place
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of docs/, as `make site` builds it; --quiet would hide warnings from --strict."""
+    home = tmp_path_factory.mktemp("site")
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(home)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_the_site_has_every_document(site: Path) -> None:
+    documents = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert documents <= {path.stem for path in site.glob("*.html")}
+
+
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
+    for path in (*site.rglob("*.html"), *site.rglob("*.css")):
+        loaded = re.findall(
+            r"(?:<script[^>]*src|<link[^>]*href|<img[^>]*src)=\"([^\"]+)|url\(([^)]+)\)|@import",
+            path.read_text(),
+        )
+        foreign = [a or b for a, b in loaded if re.match(r"['\"]?(https?:)?//", a or b)]
+        assert not foreign, path.name
+
+
+def test_lists_stand_apart_from_the_paragraph_before() -> None:
+    """GitHub makes a list without an empty line before it; the site would not."""
+    for path in DOCUMENTS:
+        before = ""
+        for line in path.read_text().splitlines():
+            starts = re.match(r"(- |\d+\. )", line) is not None
+            ours = re.match(r"(- |\d+\. | )", before) is not None
+            assert not starts or not before.strip() or ours, f"{path.name}: {line}"
+            before = line
