@@ -17,7 +17,7 @@ from clickmill.settings import Settings
 from stack.embedded import leftovers as embedded_leftovers
 from stack.embedded import nats as embedded_nats
 from stack.embedded import postgres as embedded_postgres
-from stack.embedded import probes as probes
+from stack.embedded import probes
 from stack.embedded import server as embedded_server
 from stack.embedded.server import Server
 from stack.errors import StackError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from http.client import HTTPConnection, HTTPException
 from typing import Final, NamedTuple
 
 ANSWER_SECONDS: Final = 2.0
@@ -32,29 +33,20 @@ def url(host: str, port: int, path: str = "") -> str:
 async def get(host: str, port: int, path: str, token: str = "") -> Answer:
     """GET, bounded in time and size; never raises for what the other side does."""
     try:
-        return await asyncio.wait_for(_get(own_address(host), port, path, token), ANSWER_SECONDS)
+        work = asyncio.to_thread(_get, own_address(host), port, path, token)
+        return await asyncio.wait_for(work, ANSWER_SECONDS)
     except TimeoutError:
         return Answer(0, f"no answer within {ANSWER_SECONDS:g} s")
     except OSError as error:
         return Answer(0, error.strerror or str(error))
-
-
-async def _get(host: str, port: int, path: str, token: str) -> Answer:
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        request = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close"]
-        if token:
-            request.append(f"Authorization: Bearer {token}")
-        writer.write("\r\n".join([*request, "", ""]).encode())
-        raw = bytearray()
-        while len(raw) < ANSWER_MAX_BYTES and (data := await reader.read(ANSWER_MAX_BYTES)):
-            raw += data
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    head, _, body = bytes(raw).partition(b"\r\n\r\n")
-    words = head.split(b"\r\n", 1)[0].split()
-    if len(words) < 2 or not words[1].isdigit():
+    except HTTPException:
         return Answer(0, "the answer is not HTTP")
-    return Answer(int(words[1]), body.decode("utf-8", "replace").strip())
+
+
+def _get(host: str, port: int, path: str, token: str) -> Answer:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with contextlib.closing(HTTPConnection(host, port, timeout=ANSWER_SECONDS)) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read(ANSWER_MAX_BYTES).decode("utf-8", "replace").strip()
+    return Answer(answer.status, text)
