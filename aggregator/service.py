@@ -160,7 +160,7 @@ class Service:
 
     async def _gauges(self) -> None:
         """Signs of life for the supervisor, figures for the metrics."""
-        self._spawn(heartbeat.beat_forever())
+        self._spawn(heartbeat.send_forever())
         metrics, progress = self._metrics, self._progress
         while True:
             self._freshness()

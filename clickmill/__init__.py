@@ -1,5 +1,5 @@
 """Clickmill: exact per-minute click counts at very high HTTP rates.
 
-This package is the ground floor: what both halves, `ingest` and `aggregator`, must agree on.
+This package is the bottom layer: what both halves, `ingest` and `aggregator`, must agree on.
 It imports neither of them.
 """

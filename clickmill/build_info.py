@@ -20,7 +20,7 @@ def _version(package: str) -> str:
 
 @cache
 def build() -> dict[str, str]:
-    """Versions of Clickmill and of what it stands on."""
+    """Versions of Clickmill and of what it runs on."""
     return {
         "version": _version("clickmill"),
         "python": platform.python_version(),

@@ -23,12 +23,12 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
 from clickmill import wire
+from clickmill.retry import Backoff, Throttle
 
 PING_INTERVAL_S: Final = 5
 MAX_OUTSTANDING_PINGS: Final = 2
 CONNECT_TIMEOUT_S: Final = 2
 RECONNECT_WAIT_S: Final = 0.25
-LOG_EVERY_S: Final = 10.0
 MAX_COMPLAINTS: Final = 100
 API_TIMEOUT_S: Final = 5.0
 
@@ -40,8 +40,8 @@ ACK_WAIT_S: Final = 3.0
 MAX_ACK_PENDING: Final = 20_000
 MAX_WAITING_PULLS: Final = 64
 
-MADE_MEANWHILE_S: Final = (0.0, 0.05, 0.1, 0.25, 0.5)
-"""Pauses between looks for the stream that another process is making."""
+MADE_MEANWHILE_TRIES: Final = 5
+"""Looks for the stream that another process is making."""
 
 log = logging.getLogger("clickmill.bus")
 
@@ -53,7 +53,7 @@ async def connect(url: str, name: str, on_error: ErrorCallback | None = None) ->
 
     `url` may hold several servers, separated by commas, and credentials (`nats://user:pw@host`).
     `tls://` checks the server's certificate, against SSL_CERT_FILE where that is set.
-    Returns once the first connection stands, however long that takes; cancel it to give up.
+    Returns once there is a first connection, however long that takes; cancel it to give up.
     While disconnected a publish fails at once (OutboundBufferLimitError) instead of being kept
     and sent behind the caller's back later. `on_error` gets each error; without it they are
     logged. The server can still close the client for good: see `clickmill.connection`. Raises
@@ -88,11 +88,11 @@ class PlaintextRefusedError(NatsError):
 
 
 class _StrictClient(Client):
-    """The library's client, where it keeps silent or does something that nobody asked for."""
+    """The library's client, corrected where it is silent or does too much."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """The library takes tls:// for a wish: where the server offers no TLS, it sends the
-        password in the clear. Whoever stands between the two could ask for that, so it is refused
+        """The library takes tls:// for a preference: where the server offers no TLS, it sends the
+        password in the clear. An attacker between the two could ask for that, so it is refused
         here, after the server's greeting and before our first word."""
         server = self._current_server
         wants_tls = server is not None and server.uri.scheme == "tls"
@@ -138,17 +138,15 @@ def words(error: BaseException) -> str:
 
 
 def complaints(name: str) -> ErrorCallback:
-    """An error callback: each error stands in the log once in LOG_EVERY_S, not at each attempt."""
-    quiet_until: dict[str, float] = {}
+    """An error callback: each error is logged once in ten seconds, not at each attempt."""
+    throttles: dict[str, Throttle] = {}
 
     async def complain(error: Exception) -> None:
-        text, now = words(error), time.monotonic()
-        if now < quiet_until.get(text, now):
-            return
-        if len(quiet_until) >= MAX_COMPLAINTS:
-            quiet_until.clear()
-        quiet_until[text] = now + LOG_EVERY_S
-        log.warning("NATS (%s): %s; trying again until it answers", name, text)
+        text = words(error)
+        if len(throttles) >= MAX_COMPLAINTS and text not in throttles:
+            throttles.clear()
+        if throttles.setdefault(text, Throttle()).allows(time.monotonic()):
+            log.warning("NATS (%s): %s; trying again until it answers", name, text)
 
     return complain
 
@@ -185,7 +183,7 @@ def consumer_name(shard: int) -> str:
 
 
 async def ensure_stream(js: JetStreamContext, max_bytes: int = STREAM_MAX_BYTES) -> None:
-    """Make the stream where it is missing; where it exists only its `max_bytes` is set anew.
+    """Make the stream where it is missing; where it exists only its `max_bytes` is set again.
 
     Replicas and placement that an operator chose stay as they are. Raises nats.errors.Error
     where the server can't be reached or refuses (no room for `max_bytes`, no JetStream).
@@ -212,11 +210,12 @@ async def _create_stream(js: JetStreamContext, max_bytes: int) -> None:
 async def _made_meanwhile(js: JetStreamContext) -> bool:
     """Whether another process has made the stream: the name is then in use, and while it is being
     made the server says that there is no room for a second one."""
-    for pause in MADE_MEANWHILE_S:
-        await asyncio.sleep(pause)
+    backoff = Backoff()
+    for _ in range(MADE_MEANWHILE_TRIES):
         with contextlib.suppress(NotFoundError):
             await js.stream_info(wire.STREAM)
             return True
+        await asyncio.sleep(backoff.pause())
     return False
 
 

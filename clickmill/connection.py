@@ -2,7 +2,7 @@
 
 Why: the library's client closes for good at any -ERR of the server but two (a limit of
 connections, credentials that expired, a password that was changed), and an error that it does not
-expect can leave it neither connected nor closed. Whoever publishes or subscribes here need not
+expect can leave it neither connected nor closed. Callers that publish or subscribe need not
 know: the next client connects as soon as the server lets it, and has the same subscriptions.
 """
 
@@ -43,7 +43,7 @@ class NotConnectedError(NatsError):
 
 
 class Subscription:
-    """What one handler is to be given, by whichever client is in use."""
+    """The messages of one subject for one handler, from the client in use."""
 
     def __init__(self, subject: str, cb: Handler, queue: str) -> None:
         self._subject, self._cb, self._queue = subject, cb, queue
@@ -175,7 +175,7 @@ class Connection:
         return self._live().jetstream(timeout=timeout)
 
     def new_inbox(self) -> str:
-        """A subject that nobody else uses."""
+        """A subject of this client alone."""
         return self._client.new_inbox()
 
     async def renew(self) -> None:

@@ -1,6 +1,6 @@
 """One setting as a row: its name, its bounds, and text into value and back.
 
-What a setting means stands in settings.py; in here is only how any setting is read.
+settings.py says what each setting means; this module only reads them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The child's end of its supervision: it dies with its parent, and sends heartbeats.
 
 Why: a worker that outlives its parent would go on serving beside the next one, and a worker
-that hangs serves nobody. So a child dies with its parent (PR_SET_PDEATHSIG), and sends a byte
-twice a second up an inherited pipe from its event loop: a loop that stands still sends none.
+that hangs serves no request. So a child dies with its parent (PR_SET_PDEATHSIG), and sends a byte
+twice a second up an inherited pipe from its event loop: a loop that is blocked sends none.
 
 Started by hand, without a supervisor, a process has no pipe and every call in here does nothing.
 """
@@ -20,7 +20,7 @@ PARENT_PID: Final = "CLICKMILL_PARENT_PID"
 HEARTBEAT_FD: Final = "CLICKMILL_HEARTBEAT_FD"
 READY: Final = b"R"
 HEARTBEAT: Final = b"."
-BEAT_SECONDS: Final = 0.5
+INTERVAL_SECONDS: Final = 0.5
 
 _PR_SET_PDEATHSIG: Final = 1
 # Looked up here: between fork and exec there must be no look-up, which takes a lock.
@@ -32,7 +32,7 @@ def die_with_parent(parent: int, death_signal: signal.Signals = signal.SIGKILL) 
     """From now on the kernel sends `death_signal` here when `parent` dies; now if it is dead.
 
     Call it after any change of user, which clears the kernel's note. It may run between fork
-    and exec, for programs that know nothing of us.
+    and exec, for programs that are not Clickmill's own.
     """
     if _prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
         error = ctypes.get_errno()
@@ -59,18 +59,18 @@ def attach() -> bool:
 
 
 def ready() -> None:
-    """Tells the supervisor that this process serves now; heartbeats are due from here on."""
+    """Reports to the supervisor that this process serves; heartbeats are due from here on."""
     _send(READY)
 
 
-async def beat_forever() -> None:
+async def send_forever() -> None:
     """Sends a heartbeat twice a second; returns at once if there is no supervisor.
 
     From the event loop itself, never from a thread beside it.
     """
     while _fd is not None:
         _send(HEARTBEAT)
-        await asyncio.sleep(BEAT_SECONDS)
+        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 def _send(byte: bytes) -> None:

@@ -22,7 +22,7 @@ from msgspec import Meta
 from clickmill import wire
 from clickmill.fields import GIB, KIB, MIB, PREFIX, fields_of, size_meta, text_meta
 
-# Not settings: what a supervisor tells its child (lifeline.py), and switches of the build.
+# Not settings: what a supervisor hands to its child (heartbeat.py), and switches of the build.
 INTERNAL: Final = frozenset(
     {"CLICKMILL_PARENT_PID", "CLICKMILL_HEARTBEAT_FD", "CLICKMILL_LINETRACE"}
 )
@@ -138,6 +138,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: Annotated[
         float, Meta(ge=1, le=300, description="seconds that each process has for a clean stop")
     ] = 10.0
+    drain_timeout: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="seconds that `ingest` has at its end to bring all clicks to Postgres",
+        ),
+    ] = 30.0
     failpoints: Annotated[str, text_meta("for tests alone: steps at which a process dies")] = ""
 
     @property
@@ -234,7 +242,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     try:
         pairs = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} can't be read ({error}): mend or remove it.") from error
+        raise SettingsError(f"{path} can't be read ({error}): repair or remove it.") from error
     return {name: value for name, value in pairs.items() if value is not None}
 
 

@@ -1,6 +1,6 @@
 """Bearer tokens: who may read the statistics. Both ports ask the same question here.
 
-Several tokens may be set, so that one can be replaced while both work. Whoever has none learns
+Several tokens may be set, so that one can be replaced while both work. A client without one learns
 nothing: a missing, wrong, cut or doubled token gets the same answer. Tokens are kept as digests
 of one length, so that neither time nor an accident in a log gives one away.
 """

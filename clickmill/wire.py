@@ -12,7 +12,7 @@ Layout of a frame, little-endian, without padding:
     8       4     length of the whole frame in bytes
     12      4     features, see below: bit 0 = last frame of its source
     16      16    source (UUID, big-endian bytes as RFC 9562 writes them)
-    32      8     seq, from 1, without holes
+    32      8     seq, from 1, without gaps
     40      8     minute: Unix time in seconds // 60
     48      8     sealed_at: Unix time in nanoseconds
     56      8     total: clicks of the source in all frames up to and with this one
@@ -54,7 +54,7 @@ MSG_ID_HEADER: Final = "Nats-Msg-Id"
 FLOOR_HEADER: Final = "Clickmill-Floor"
 STATUS_HEADER: Final = "Clickmill-Status"
 CONTENT_TYPE_HEADER: Final = "Content-Type"
-# What an answer to a statistics request may carry besides; passed on to whoever asked over HTTP.
+# What an answer to a statistics request may carry besides; passed on over HTTP.
 PASSED_ON_HEADERS: Final = ("Clickmill-Complete-Through", "Content-Disposition", "Retry-After")
 MORE_HEADER: Final = "Clickmill-More"
 
@@ -230,7 +230,7 @@ def message_id(source: UUID, seq: int, resend: int = 0) -> str:
 
 
 def parse_message_id(text: str) -> tuple[UUID, int]:
-    """(source, seq) of a Nats-Msg-Id. Raises FrameError where it is none of ours."""
+    """(source, seq) of a Nats-Msg-Id. Raises FrameError where it is not a Clickmill ID."""
     try:
         seq = text[37:].partition("-")[0]
         if text[36] != "-" or not (seq.isascii() and seq.isdigit()):
@@ -246,14 +246,18 @@ def committed_subject(source: UUID) -> str:
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What Postgres holds of a source: the last seq applied (0: none) and the clicks up to it."""
+    """What Postgres holds of a source: the last seq applied (0: none) and the clicks up to it.
+
+    `closed`: its row says that no frame will follow. Aggregators of 0.1 never say so.
+    """
 
     seq: int
     total: int
+    closed: bool = False
 
 
 class SourceStatus(msgspec.Struct, frozen=True):
-    """A worker's sign of life: every click answered before `as_of` is in frames up to `seq`.
+    """A source's heartbeat: every click answered before `as_of` is in frames up to `seq`.
 
     `as_of` is Unix time in nanoseconds. `closed` says that no frame after `seq` will ever come.
     `created_at`, in the same unit: nothing was answered before it; 0 where the sender can't say.

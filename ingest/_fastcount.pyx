@@ -3,7 +3,7 @@
 
 Why Cython: this is the one line of the system that runs for each click. Why mapped: the pages
 belong to the kernel, so that a process may die at any instruction and leave its counts behind.
-Why epochs: one counts while another, frozen, is being sealed; nobody waits. Why three: the
+Why epochs: one counts while another, frozen, is being sealed; no click waits. Why three: the
 minute may end while a disk takes its time, and the next minute's clicks need a place of their own.
 
 Layout: a header page (struct Header), then for each epoch `capacity` counts (u64). The list of
@@ -62,7 +62,7 @@ Part = tuple[int, int, int, int, bytes, bytes]
 
 
 class CountersError(Exception):
-    """A counters file that can't be made, or is none of ours; the message says what to do."""
+    """A counters file that can't be made, or is not a Clickmill file; the message says what to do."""
 
 
 cdef int by_value(const void *left, const void *right) noexcept nogil:

@@ -115,7 +115,7 @@ CELLS: Final = _DURATION_SUM + 1
 _MEANING: Final = (ROUTES, METHODS, STATUSES, BOUNDS_NS, [meter.name for meter in _SINGLE])
 _HIGHEST: Final = {_REQUEST_CELLS + i for i, meter in enumerate(_SINGLE) if meter.highest}
 LAYOUT: Final = f"{zlib.crc32(repr(_MEANING).encode()):08x}"
-"""Tells two versions' slots apart: the same cell may mean something else in each."""
+"""Distinguishes the slots of two versions: the same cell may mean something else in each."""
 
 
 def request_cell(route: str, method: str, status: int) -> int:

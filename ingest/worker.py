@@ -10,87 +10,89 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
-from clickmill import heartbeat, openfiles, wire
+from clickmill import heartbeat, openfiles
 from clickmill import settings as configuration
-from clickmill.build_info import BuildInfo
+from clickmill.contract.problem import Headers
 from clickmill.settings import Settings
 from clickmill.tokens import Tokens
+from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
 from ingest.durable.source import Source
+from ingest.exposition import Exposition
 from ingest.http import app
 from ingest.http.granian_server import Listener, Schedule, Server
-from ingest.http.redirects import Targets
-from ingest.http.responses import Answer, cors_headers, fast_answers, no_store
-from ingest.metrics import FastpathCells, NodeCollector, Slot
-from ingest.shipping import publisher
+from ingest.http.responses import cors_headers, fast_answers, no_store
+from ingest.lookup.redirects import Targets
+from ingest.lookup.stats_proxy import StatsProxy
+from ingest.lookup.targets_sync import TargetsSync
+from ingest.metrics import FastpathCells, Slot
+from ingest.shipping.adoption import Adoption
+from ingest.shipping.drain import drain, report
+from ingest.shipping.health import Health
+from ingest.shipping.limits import Limits
+from ingest.shipping.nats_link import NatsLink
+from ingest.shipping.payload import MaxPayload
+from ingest.shipping.sealer import Sealer
+from ingest.shipping.shipper import Shipper
 
 HEADER_TIMEOUT_S: Final = 5.0
-DRAIN_S: Final = 1.5
-LAST_PUBLISH_S: Final = 1.5
+CONNECTIONS_S: Final = 1.5
+"""Seconds that open connections have for their last answer."""
 
 log = logging.getLogger("clickmill.ingest")
 
 
-class Backend:
-    """What the app asks of the publisher and the metrics."""
-
-    def __init__(self, publishing: publisher.Publisher, meters_dir: Path) -> None:
-        self._publishing = publishing
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(NodeCollector(meters_dir))
-        self._registry.register(BuildInfo())
-
-    async def stats(self, request: wire.StatsRequest) -> Answer:
-        """As `Publisher.stats`. Raises app.StatsUnavailableError."""
-        try:
-            return await self._publishing.stats(request)
-        except publisher.NoAnswerError as error:
-            raise app.StatsUnavailableError from error
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        return self._publishing.problems()
-
-    def metrics(self, accept: str) -> tuple[str, bytes]:
-        """(content type, text) over all workers of this node; OpenMetrics where asked for."""
-        encode, kind = choose_encoder(accept)
-        return kind, encode(self._registry)
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then answer, seal and publish what is left."""
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; then answer, seal and publish what is left. The exit code."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    root = Path(settings.data_dir).resolve() / "ingest"
-    slot = Slot(root / "meters")
-    source = _source(settings, root)
-    plain = [*no_store(), *cors_headers(settings.cors_origin)]
-    targets = Targets(root / "targets.json", plain)
-    publishing = publisher.Publisher(
-        settings.nats_url, source, root, _limits(settings), slot, targets
-    )
-    assert source.counters is not None
-    backend = Backend(publishing, root / "meters")
-    application = app.App(source.counters, slot, backend, targets.redirects, _options(settings))
-    publishing.start()
-    fast = _fast(settings, source, slot, targets)
-    server = Server(application.__rsgi__, _listener(settings), fast)
-    log.info("source %s serves on port %d", source.id, settings.port)
-    heartbeat.ready()
-    beating = asyncio.create_task(heartbeat.beat_forever())
-    await stop.wait()
-    await server.stop(DRAIN_S)
-    await publishing.stop(LAST_PUBLISH_S)
-    beating.cancel()
+    data_dir = Path(settings.data_dir).resolve()
+    root = data_dir / "ingest"
+    slot, limits, source = Slot(root / "meters"), Limits.of(settings), _source(settings, root)
+    targets = Targets(root / "targets.json", _redirect_headers(settings))
+    link = NatsLink(
+        settings.nats_url, f"clickmill-ingest-{source.id}", MaxPayload(root / "max_payload"),
+        settings.nats_max_bytes,
+    )  # fmt: skip
+    own = Shipper(source, limits.outbox(mark=0), slot, settings.nats_max_bytes)
+    sealer = Sealer(source, own.outbox, own.disk, slot)
+    adoption = Adoption(root, link, limits, slot)
+    health = Health(link, sealer, own, adoption, limits, slot)
+    proxy = StatsProxy(link.connection, settings.max_pending_stats)
+    backend = app.Backend(proxy.ask, health.problems, Exposition(root / "meters").text)
+    application = app.App(sealer.counters, slot, backend, targets.redirects, _options(settings))
+    sealer.counters.max_pairs = link.max_pairs()
+    async with asyncio.TaskGroup() as group:
+        work = [
+            link.run(), sealer.run(settings.flush_interval, link, own), _ship(own, link),
+            adoption.run(), TargetsSync(link.connection, targets).run(), health.run(),
+        ]  # fmt: skip
+        tasks = [group.create_task(coroutine) for coroutine in work]
+        server = _server(settings, application, sealer.counters, slot, targets)
+        log.info("source %s serves on port %d", source.id, settings.port)
+        heartbeat.ready()
+        tasks.append(group.create_task(heartbeat.send_forever()))
+        await stop.wait()
+        await server.stop(CONNECTIONS_S)
+        await sealer.seal()
+        shippers = [own, *adoption.shippers]
+        await drain(shippers, link.connection, settings.drain_timeout)
+        await sealer.seal()  # what a connection counted while it was being cut
+        for task in tasks:
+            task.cancel()
+    # The lock of our own source is kept: a connection may still be counting until we are gone.
+    return report(shippers, data_dir)
+
+
+async def _ship(own: Shipper, link: NatsLink) -> None:
+    await link.ready()
+    await own.run(link.connection)
 
 
 def _source(settings: Settings, root: Path) -> Source:
@@ -98,11 +100,8 @@ def _source(settings: Settings, root: Path) -> Source:
     return Source.create(root, settings.max_banner_id + 1, settings.spool_max_bytes, elsewhere)
 
 
-def _limits(settings: Settings) -> publisher.Limits:
-    return publisher.Limits(
-        settings.flush_interval, settings.spool_max_bytes, settings.spool_keep_seconds,
-        settings.resend_after_seconds, settings.nats_max_bytes, settings.max_pending_stats,
-    )  # fmt: skip
+def _redirect_headers(settings: Settings) -> Headers:
+    return [*no_store(), *cors_headers(settings.cors_origin)]
 
 
 def _options(settings: Settings) -> app.Options:
@@ -118,21 +117,18 @@ def _listener(settings: Settings) -> Listener:
     return Listener(settings.host, settings.port, HEADER_TIMEOUT_S, connections)
 
 
-def _fast(
-    settings: Settings, source: Source, slot: Slot, targets: Targets
-) -> Callable[[Schedule], Schedule] | None:
-    if not settings.fastpath:
-        return None
+def _server(
+    settings: Settings, application: app.App, counters: Counters, slot: Slot, targets: Targets
+) -> Server:
     answers, cells = fast_answers(settings.cors_origin), FastpathCells()
 
-    def make(hand_over: Schedule) -> Schedule:
-        assert source.counters is not None
+    def fast(hand_over: Schedule) -> Schedule:
         compiled: Any = Fastpath(
-            source.counters, slot.meters, hand_over, answers, targets.redirects, cells
-        )
+            counters, slot.meters, hand_over, answers, targets.redirects, cells
+        )  # fmt: skip
         return compiled.schedule  # type: ignore[no-any-return]
 
-    return make
+    return Server(application.__rsgi__, _listener(settings), fast if settings.fastpath else None)
 
 
 def _run_in_batches() -> None:
@@ -154,8 +150,17 @@ def main() -> None:
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
     _run_in_batches()
-    uvloop.run(serve(settings))
+    code = _run(settings)
     logging.shutdown()
     # At once: Granian's threads may still hold a connection, and a click on the way to mapped
     # memory must not find it unmapped. What it counts, an adopter finds.
-    os._exit(0)
+    os._exit(code)
+
+
+def _run(settings: Settings) -> int:
+    """The exit code: 1 after an unexpected error, so that another worker follows."""
+    try:
+        return uvloop.run(serve(settings))
+    except ExceptionGroup as error:
+        log.critical("a part of the worker broke; it ends, to be replaced", exc_info=error)
+        return 1

@@ -28,6 +28,7 @@ from stack.supervise.supervisor import Group
 # the middle of it, to begin again. One that hangs is found by other signs (probing.py).
 RECOVERY_SECONDS: Final = 3600.0
 SERVER_TRIES: Final = 3
+QUICK_DRAIN_SECONDS: Final = 1.5
 SERVER_STOP_SECONDS: Final = 20.0
 DULL_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")
 LOUD_POSTGRES: Final = ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:")
@@ -64,10 +65,13 @@ def with_embedded(settings: Settings) -> tuple[Settings, list[Server]]:
 
 def groups(command: str, settings: Settings, servers: list[Server]) -> list[Group]:
     """The groups of `up`, `ingest` or `aggregator`, in the order of their start."""
+    if command == "up":  # the next start adopts what is left
+        quick = min(settings.drain_timeout, QUICK_DRAIN_SECONDS)
+        settings = msgspec.structs.replace(settings, drain_timeout=quick)
     ours = child_env(settings)
     ingest = Group(
         tuple(
-            python_spec(f"ingest-{number}", "ingest", ours, settings)
+            python_spec(f"ingest-{number}", "ingest", ours, settings, settings.drain_timeout)
             for number in range(1, settings.worker_count + 1)
         ),
         reload=True,
@@ -87,10 +91,15 @@ def child_env(settings: Settings) -> dict[str, str]:
     return inherited | settings.to_env() | {"PYTHONUNBUFFERED": "1"}
 
 
-def python_spec(name: str, module: str, env: dict[str, str], settings: Settings) -> Spec:
-    """A child that is one of our packages. -P: a folder of that name here must not win."""
+def python_spec(
+    name: str, module: str, env: dict[str, str], settings: Settings, drain: float = 0
+) -> Spec:
+    """A child that is one of our packages, which may take `drain` seconds more to stop.
+
+    -P: a folder of that name here must not win.
+    """
     argv = (sys.executable, "-P", "-m", module)
-    return Spec(name=name, argv=argv, env=env, stop_seconds=settings.stop_timeout)
+    return Spec(name=name, argv=argv, env=env, stop_seconds=settings.stop_timeout + drain)
 
 
 def server_spec(server: Server, settings: Settings) -> Spec:

@@ -14,6 +14,7 @@ import msgspec
 
 from clickmill import openfiles
 from clickmill.settings import Settings
+from ingest.shipping.drain import NOT_DRAINED
 from stack import lock, plan, probe
 from stack.embedded import server as embedded_server
 from stack.errors import PortTakenError
@@ -27,8 +28,8 @@ READY_POLL_SECONDS: Final = 0.05
 TELL_SECONDS: Final = 5.0
 
 
-def run(command: str, settings: Settings, log: Log) -> None:
-    """Runs the command until a signal; StackError with one sentence if it can't."""
+def run(command: str, settings: Settings, log: Log) -> int:
+    """Runs the command until a signal; StackError with one sentence if it can't. The exit code."""
     early = EarlySignals()
     settings = msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).resolve()))
     plan.check_extensions()
@@ -48,8 +49,9 @@ def run(command: str, settings: Settings, log: Log) -> None:
         changed=functools.partial(_write_state, state, settings),
         when_started=functools.partial(_tell_when_ready, command, settings, list(faces), log),
     )
-    asyncio.run(supervisor.run(stop_now=lambda: early.stop))
+    codes = asyncio.run(supervisor.run(stop_now=lambda: early.stop))
     log.say("Stopped.")
+    return NOT_DRAINED if command == "ingest" and any(codes) else 0
 
 
 class EarlySignals:

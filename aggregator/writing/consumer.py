@@ -233,7 +233,10 @@ class Consumer:
         while self._closing:
             status = self._closing.popleft()
             try:
-                await self._store.close_source(status.source, status.seq)
-            except Exception as error:  # the adopter asks again
+                closed = await self._store.close_source(status.source, status.seq)
+                if closed is not None:
+                    payload = msgspec.json.encode(closed)
+                    await self._connection.publish(wire.committed_subject(status.source), payload)
+            except Exception as error:  # the worker asks again
                 log.debug("closing source %s: %s", status.source, error)
                 return

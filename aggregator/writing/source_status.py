@@ -103,4 +103,4 @@ class Marks:
         self._progress.looked_up(unseen, rows)
         for source, subject in asked.items():
             mark = rows[source][0] if source in rows else Mark()
-            await self._reply(subject, wire.Committed(mark.last_seq, mark.total))
+            await self._reply(subject, wire.Committed(mark.last_seq, mark.total, mark.closed))

@@ -54,7 +54,8 @@ INSERT INTO quarantine (source, seq, reason, clicks, raw) VALUES (%s, %s, %s, %s
 
 CLOSE: Final = """
 UPDATE source SET closed = true, updated_at = now()
-WHERE source = %s AND last_seq >= %s AND NOT closed
+WHERE source = %s AND last_seq >= %s
+RETURNING last_seq, total
 """
 
 

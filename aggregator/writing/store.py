@@ -102,10 +102,15 @@ class Store:
         await self._apply_places(arrivals, list(range(len(arrivals))), applied)
         return applied
 
-    async def close_source(self, source: UUID, seq: int) -> None:
-        """Mark a source closed, once its mark has reached `seq`. One attempt; may raise."""
+    async def close_source(self, source: UUID, seq: int) -> wire.Committed | None:
+        """Mark a source closed, if its mark has reached `seq`; its mark, or None where it has not.
+
+        One attempt; may raise.
+        """
         connection = await self._connected()
-        await connection.execute(sql.CLOSE, [source, seq])
+        cursor = await connection.execute(sql.CLOSE, [source, seq])
+        row = await cursor.fetchone()
+        return wire.Committed(row[0], row[1], closed=True) if row is not None else None
 
     async def close(self) -> None:
         """Close the connection."""

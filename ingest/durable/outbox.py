@@ -17,7 +17,7 @@ from math import inf
 from typing import Final
 
 MARK_LOST_AFTER_S: Final = 5.0
-"""How long a mark must be told lower than before until it is believed: late news passes sooner."""
+"""How long a lower mark must be reported until it is believed: late messages pass sooner."""
 
 
 @dataclass
@@ -57,11 +57,11 @@ class Outbox:
         insort(self.held, seq)
 
     def next_to_publish(self) -> tuple[int, int] | None:
-        """(seq, floor) of the frame to send now, or None. Floor is 0 but after a hole.
+        """(seq, first available seq) of the frame to send now, or None.
 
-        A hole is a run of seqs that no longer exist, by damage or because Postgres lost more than
-        the keep time. The frame behind it goes out only when everything before the hole is
-        committed, and says with its floor that the missing ones will never come.
+        The first available seq is 0 but after a lost range: seqs that no longer exist, by damage
+        or because Postgres lost more than the keep time. The frame after it goes out only when
+        everything before it is committed, and says that the missing ones will never come.
         """
         if self.mark is None:
             return None
@@ -85,7 +85,7 @@ class Outbox:
         self.held.remove(seq)
 
     def committed(self, mark: int, now: float) -> None:
-        """Postgres' mark was told. Higher: progress. Lower for long: Postgres has lost commits."""
+        """A mark was reported. Higher: progress. Lower for long: Postgres has lost commits."""
         if self.mark is None or mark > self.mark:
             self._advance(mark, now)
         elif mark == self.mark:

@@ -1,8 +1,8 @@
 """One source: the directory, lock, counters and spool of one incarnation of one worker.
 
 Why a directory for each: a worker that dies leaves everything that it knew in one place, under a
-lock that the kernel drops with it, and whoever takes the lock next carries on. Nothing in here
-knows the network. "Source", as in the tables and on the wire: where deltas come from.
+lock that the kernel drops with it, and the next holder of the lock carries on. Nothing in here
+uses the network. "Source", as in the tables and on the wire: where deltas come from.
 
     <data>/ingest/<uuid>/lock       held with flock for the source's whole life
     <data>/ingest/<uuid>/counters   the epochs; gone once they are sealed by an adopter
@@ -12,7 +12,6 @@ knows the network. "Source", as in the tables and on the wire: where deltas come
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -27,6 +26,7 @@ from clickmill.failpoints import failpoint
 from ingest import _fastcount
 from ingest._fastcount import Counters, CountersError, Part
 from ingest.durable.directory import sync_directory
+from ingest.durable.source_lock import lock_of, make_locked
 from ingest.durable.spool import Spool
 
 BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -74,7 +74,7 @@ class Source:
         making, home = root / f".{name}", root / str(name)
         with contextlib.ExitStack() as undo:
             undo.callback(_discard, making)
-            lock = _make_locked(making)
+            lock = make_locked(making)
             undo.callback(os.close, lock)  # after what follows: until then nobody may adopt it
             undo.callback(_discard, home)
             undo.callback(_discard, making)
@@ -100,6 +100,16 @@ class Source:
             if seq > self.spool.last_seq
         ]
 
+    def clicks_after(self, mark: int) -> int:
+        """Clicks in the frames after `mark` and in the counters, by the frames' running totals."""
+        unsealed = self.counters.pending if self.counters is not None and self.trusted else 0
+        for seq in self.spool.seqs():
+            if seq > mark:
+                with contextlib.suppress(OSError, wire.FrameError):
+                    frame = wire.decode(self.spool.read(seq))
+                    return self.spool.last_total - frame.total + frame.clicks + unsealed
+        return unsealed
+
     def seal_rest(self) -> None:
         """Seal what a dead process left in its epochs, and discard them. Repeatable.
 
@@ -112,7 +122,7 @@ class Source:
         if frames:
             # The spool's bound doesn't hold for these few: it can't be emptied before they are in.
             self.spool.append(frames, bounded=False)
-        self.spool.settle()
+        self.spool.sync_all()
         failpoint("adopt.sealed")
         self.counters = None
         path = self.directory / "counters"
@@ -162,21 +172,30 @@ class Source:
 def adopt(root: Path, max_bytes: int) -> Iterator[Source]:
     """Every source under `root` whose process is gone, locked by us, its epochs not yet sealed.
 
-    Files that are none of ours, and counters that can't be read, are reported and left alone.
+    Directories of another name, and counters that can't be read, are reported and left alone.
     """
     for directory in sorted(p for p in root.iterdir() if p.is_dir()):
         if directory.name.startswith("."):
             _sweep(directory)
-        elif (source := _adopt_one(directory, max_bytes)) is not None:
+        elif _is_source(directory) and (source := _adopt_one(directory, max_bytes)) is not None:
             yield source
 
 
-def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
+def directories(root: Path) -> list[Path]:
+    """The directory of each source under `root`."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and _is_source(path))
+
+
+def _is_source(directory: Path) -> bool:
     try:
         UUID(directory.name)
     except ValueError:
-        return None
-    lock = _lock(directory)
+        return False
+    return True
+
+
+def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
+    lock = lock_of(directory)
     if lock is None:
         return None
     failpoint("adopt.lock")
@@ -231,41 +250,12 @@ def _make_counters(path: Path, name: UUID, capacity: int, elsewhere: Path | None
     return Counters.create(real, name.bytes, boot_id(), capacity)
 
 
-def _make_locked(directory: Path) -> int:
-    """A new directory's lock, held: nobody else knows its name."""
-    directory.mkdir(mode=0o700, parents=True)
-    fd = _open_lock(directory)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd
-
-
-def _open_lock(directory: Path) -> int:
-    return os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _lock(directory: Path) -> int | None:
-    """The directory's lock, held by an open descriptor; None where somebody else has it."""
-    try:
-        fd = _open_lock(directory)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between the open and the lock its last owner may have removed the directory.
-        if os.fstat(fd).st_ino == (directory / "lock").stat().st_ino:
-            return fd
-    except OSError:
-        pass
-    os.close(fd)
-    return None
-
-
 def _sweep(directory: Path) -> None:
     """Remove what a process left that died while it made its source: no click was in it."""
     with contextlib.suppress(OSError):
         if time.time() - directory.stat().st_mtime < SWEEP_AFTER_S:
             return
-    lock = _lock(directory)
+    lock = lock_of(directory)
     if lock is not None:
         _discard(directory)
         os.close(lock)

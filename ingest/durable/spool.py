@@ -206,8 +206,8 @@ class Spool:
 
     def _abandon_tail(self) -> None:
         """After an error: never append here again, and cut off what failed. Bytes that a sync
-        has refused can still be read for a while: whoever opens the spool next must not find them
-        and take them for durable."""
+        has refused can still be read for a while: the next process to open the spool must not find
+        them and take them for durable."""
         path, tail = self._tail_path, self._tail
         if path is not None:
             with contextlib.suppress(OSError):
@@ -249,8 +249,8 @@ class Spool:
         if entry is not None:
             self.damages.append(Damage(entry.segment, entry.offset, entry.length, False, reason))
 
-    def settle(self) -> None:
-        """Make durable what was found here: who wrote it may have died before its sync.
+    def sync_all(self) -> None:
+        """Make durable what was found here: its writer may have died before the sync.
 
         Raises SpoolError; trying again helps.
         """

@@ -1,1 +1,1 @@
-"""From a request to what is to be counted, and back to a response."""
+"""From a request to the clicks that it counts, and back to a response."""

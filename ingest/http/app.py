@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from clickmill import wire
 from clickmill.contract import params
-from clickmill.contract.problem import Headers, Problem, stats_unreachable, unauthorized
+from clickmill.contract.problem import Headers, Problem, unauthorized
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest.http import batch
@@ -59,21 +59,16 @@ class Options(NamedTuple):
     body_max_bytes: int
 
 
-class Backend(Protocol):
-    """What the app needs of the world beyond its counters."""
+class Backend(NamedTuple):
+    """What the app needs of the worker beyond its counters.
 
-    async def stats(self, request: wire.StatsRequest) -> Answer:
-        """An aggregator's answer."""
+    `stats`: an aggregator's answer; raises Problem. `problems`: why this worker is not ready, a
+    sentence each. `metrics`: (content type, text) for an Accept header.
+    """
 
-    def problems(self) -> list[str]:
-        """Why this worker is not ready; empty while it is."""
-
-    def metrics(self, accept: str) -> tuple[str, bytes]:
-        """(content type, text) for Prometheus."""
-
-
-class StatsUnavailableError(Exception):
-    """No aggregator answers; clicks go on being counted."""
+    stats: Callable[[wire.StatsRequest], Awaitable[Answer]]
+    problems: Callable[[], list[str]]
+    metrics: Callable[[str], tuple[str, bytes]]
 
 
 class App:
@@ -208,10 +203,7 @@ class App:
             return Answer(200, BODY_COUNTED, JSON)
         self._authorize(scope)
         request = wire.StatsRequest(banner_id, scope.query_string, body)
-        try:
-            reply = await self._backend.stats(request)
-        except StatsUnavailableError:
-            raise stats_unreachable() from None
+        reply = await self._backend.stats(request)
         return reply._replace(headers=[*reply.headers, *no_store()])
 
     def _authorize(self, scope: Scope) -> None:

@@ -12,13 +12,17 @@ from typing import Final
 
 from clickmill import wire
 from clickmill.failpoints import failpoint
+from clickmill.retry import Throttle
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.durable.spool import SpoolError, SpoolFullError
 from ingest.metrics import Slot
+from ingest.shipping.nats_link import NatsLink
+from ingest.shipping.shipper import Shipper
 
-LOG_EVERY_S: Final = 10.0
 WARN_EVERY_S: Final = 300.0
+MAX_OUTSTANDING: Final = 10
+"""Frames not committed until sealing slows down to once a minute."""
 
 log = logging.getLogger("clickmill.sealer")
 
@@ -33,13 +37,24 @@ class Sealer:
         self.trouble = ""
         self._disk = disk
         self._sealing = asyncio.Lock()
-        self._log_after = self._warn_after = 0.0
+        self._errors, self._short_keep = Throttle(), Throttle(WARN_EVERY_S)
+
+    async def run(self, interval: float, link: NatsLink, shipper: Shipper) -> None:
+        """Seal every `interval` seconds, until cancelled."""
+        due = time.monotonic() + interval
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + interval, time.monotonic())
+            self.counters.max_pairs = link.max_pairs()
+            too_many = self.outbox.outstanding > MAX_OUTSTANDING
+            await self.seal(edges_only=too_many or not link.connection.is_connected)
+            shipper.wake()
 
     async def seal(self, *, edges_only: bool = False) -> bool:
         """Seal the frozen epoch, and then the active one; whether all of it is on disk now.
 
-        `edges_only` leaves the active epoch to go on until its minute is over: while nobody takes
-        the frames, a minute then costs one frame and not sixty.
+        `edges_only` leaves the active epoch to go on until its minute is over: while no frame
+        is taken, a minute then costs one frame and not sixty.
         """
         # One at a time: of two, the second would clear an epoch that the first has just frozen.
         async with self._sealing:
@@ -89,7 +104,7 @@ class Sealer:
 
     def _make_room(self, size: int) -> bool:
         """Give up committed frames before their keep time is over, the oldest first: clicks that
-        nobody has yet are worth more. Raises OSError."""
+        Postgres does not have are worth more. Raises OSError."""
         through = self.source.spool.oldest(size, self.outbox.spare)
         if not through:
             return False
@@ -101,8 +116,7 @@ class Sealer:
     def _warn_of_short_keep(self) -> None:
         now, keep = time.monotonic(), self.outbox.keep_s
         short = self.outbox.keep_short(now)
-        if short and now >= self._warn_after:
-            self._warn_after = now + WARN_EVERY_S
+        if short and self._short_keep.allows(now):
             log.warning(
                 "the spool is at its bound of %d bytes: committed frames are kept for %.0f s "
                 "instead of the %g s of CLICKMILL_SPOOL_KEEP_SECONDS; raise "
@@ -113,6 +127,5 @@ class Sealer:
     def _complain(self, error: Exception) -> None:
         self.trouble = str(error)
         self.slot.add("clickmill_spool_errors")
-        if time.monotonic() >= self._log_after:
-            self._log_after = time.monotonic() + LOG_EVERY_S
+        if self._errors.allows(time.monotonic()):
             log.error("%s", error)

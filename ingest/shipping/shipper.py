@@ -1,8 +1,8 @@
-"""One source's way to Postgres: publish in order, hear what is committed, trim.
+"""Brings one source to Postgres: publish in order, learn what is committed, trim.
 
-Why one object for each source: a worker delivers its own and every one that it has adopted, each
-at its own pace, by the same few steps. The rules are `outbox`'s; this is their connection, clock
-and disk.
+Why one object for each source: a worker ships its own and every one that it has adopted, each at
+its own pace, by the same few steps. The rules are in `outbox`; this is their connection, clock and
+disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import random
 import time
 from typing import Final
 
@@ -24,6 +23,7 @@ from nats.js.errors import NoStreamResponseError
 from clickmill import bus, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
+from clickmill.retry import Backoff, Throttle, first_line
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot
@@ -32,21 +32,19 @@ from ingest.shipping.stream_repair import StuckStream
 PUBLISH_TIMEOUT_S: Final = 5.0
 STATUS_TIMEOUT_S: Final = 1.0
 STATUS_EVERY_S: Final = 1.0
-SETTLED_STATUS_EVERY_S: Final = 10.0
-BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+IDLE_STATUS_EVERY_S: Final = 10.0
 READ_TRIES: Final = 20
 """Tries at a frame that the disk refuses to read, over half a minute, until it counts as lost."""
 TROUBLE_AFTER_S: Final = 10.0
-"""How long no frame must have been taken until readiness tells: a restart takes less."""
-LOG_EVERY_S: Final = 10.0
+"""How long no frame must have been taken until readiness reports it: a restart takes less."""
 
-log = logging.getLogger("clickmill.delivery")
+log = logging.getLogger("clickmill.shipper")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_committed: Final = msgspec.json.Decoder(wire.Committed).decode
 
 
-class Delivery:
+class Shipper:
     """Brings the frames of one source to JetStream and forgets them when Postgres has them."""
 
     def __init__(self, source: Source, outbox: Outbox, slot: Slot, stream_max_bytes: int) -> None:
@@ -54,62 +52,47 @@ class Delivery:
         self.disk = asyncio.Lock()
         self._slot, self._stream_max_bytes = slot, stream_max_bytes
         self._wake = asyncio.Event()
-        self._nothing_due = asyncio.Event()
-        self._closing = False
+        self._closing = self._closed = False
         self._unread = 0
         self._stuck = StuckStream()
         self._failing_since: float | None = None
-        self._log_after = 0.0
+        self._warnings = Throttle()
         self.trouble = ""
         """Why NATS takes no frame of this source, and what to do about it; "" while it does."""
         self.too_large = False
         """Whether that is because the next frame is larger than the server's max_payload."""
+        self.is_closed = False
+        """Whether `close` has done its work."""
 
     def wake(self) -> None:
         """There is something new to send."""
         self._wake.set()
 
-    async def all_sent(self) -> None:
-        """Wait until nothing is due to be sent, or can't be for want of a connection."""
-        self._nothing_due.clear()
-        self.wake()
-        await self._nothing_due.wait()
-
     async def run(self, connection: Connection) -> None:
-        """Deliver until the source needs nothing any more (an adopted one), or until cancelled."""
+        """Ship until the source needs nothing any more (an adopted one), or until cancelled."""
         subject = wire.committed_subject(self.source.id)
         subscription = await connection.subscribe(subject, self._on_committed)
-        tasks = [
-            asyncio.create_task(self._send_for_ever(connection)),
-            asyncio.create_task(self._report_until_done(connection)),
-        ]
         try:
-            # Sending never ends by itself: where it does it has failed, and its error is told.
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._send_forever(connection))
+                await self._report_until_done(connection)
+                sending.cancel()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await connection.unsubscribe(subscription)
 
     # --- sending ------------------------------------------------------------------------------
 
-    async def _send_for_ever(self, connection: Connection) -> None:
-        failures = 0
+    async def _send_forever(self, connection: Connection) -> None:
+        backoff = Backoff()
         while True:
             due = self.outbox.next_to_publish() if connection.is_connected else None
             if due is None:
                 self._well()
-                self._nothing_due.set()
                 await self._sleep(STATUS_EVERY_S)
             elif await self._publish(connection, *due):
-                failures = 0
+                backoff.succeeded()
             else:
-                pause = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-                failures += 1
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # jitter
+                await asyncio.sleep(backoff.pause())
 
     async def _sleep(self, seconds: float) -> None:
         """Until woken, or so long."""
@@ -118,7 +101,7 @@ class Delivery:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _publish(self, connection: Connection, seq: int, floor: int) -> bool:
+    async def _publish(self, connection: Connection, seq: int, first_available: int) -> bool:
         """One try at one frame; whether it needs none any more."""
         try:
             data = self.source.spool.read(seq)
@@ -131,8 +114,8 @@ class Delivery:
         if not await self._fits(connection, seq, len(data)):
             return False
         headers = {wire.MSG_ID_HEADER: wire.message_id(self.source.id, seq, self.outbox.resends)}
-        if floor:
-            headers[wire.FLOOR_HEADER] = str(floor)
+        if first_available:
+            headers[wire.FLOOR_HEADER] = str(first_available)
         failpoint("ingest.publish")
         subject, began = wire.delta_subject(self.source.id), time.monotonic()
         try:
@@ -208,48 +191,49 @@ class Delivery:
         return True
 
     def _lose(self, seq: int, error: Exception) -> None:
-        """A frame that was readable is not any more: say so, and go on behind the hole."""
+        """A frame that was readable is not any more: say so, and go on behind it."""
         log.error("%s: frame %d can't be read (%s)", self.source.directory, seq, error)
         self._slot.add("clickmill_spool_damages")
         self.source.spool.note_loss(seq, str(error))
         self.outbox.lost(seq)
 
-    # --- hearing ------------------------------------------------------------------------------
+    # --- what is committed --------------------------------------------------------------------
 
     async def _on_committed(self, message: Msg) -> None:
-        self._hear(message.data)
+        self._apply_mark(message.data)
 
-    def _hear(self, data: bytes) -> None:
+    def _apply_mark(self, data: bytes) -> None:
         try:
             committed = _decode_committed(data)
         except msgspec.DecodeError as error:
             self._complain("a mark can't be read (%s): is the aggregator of this version?", error)
             return
+        self._closed |= committed.closed
         self.outbox.committed(committed.seq, time.monotonic())
         self.wake()
 
     async def _report_until_done(self, connection: Connection) -> None:
         while True:
-            heard = connection.is_connected and await self._report(connection)
+            answered = await self._report(connection)
             await self._trim()
-            if heard and self._is_done():
+            if answered and self._is_done():
                 return
             busy = self.outbox.outstanding or self.source.counters is not None
-            await asyncio.sleep(STATUS_EVERY_S if busy or not heard else SETTLED_STATUS_EVERY_S)
+            await asyncio.sleep(STATUS_EVERY_S if busy or not answered else IDLE_STATUS_EVERY_S)
 
     async def _report(self, connection: Connection) -> bool:
-        """Tell the aggregators how far this source is, and hear its mark; whether one answered."""
+        """Send this source's heartbeat to the aggregators; whether one answered with its mark."""
         try:
             reply = await connection.request(
                 wire.COMMITTED_SUBJECT, _encode(self._status()), STATUS_TIMEOUT_S
             )
         except Exception:  # no aggregator, no connection: the next report is a second away
             return False
-        self._hear(reply.data)
+        self._apply_mark(reply.data)
         if self.outbox.check_progress(time.monotonic()):
             self._slot.add("clickmill_resends")
             log.warning(
-                "%s: Postgres stands at seq %s while NATS took more: sent again from there",
+                "%s: Postgres has frames up to seq %s while NATS took more: sent again from there",
                 self.source.id, self.outbox.mark,
             )  # fmt: skip
             self.wake()
@@ -261,11 +245,20 @@ class Delivery:
         closed = self._closing or counters is None
         return wire.SourceStatus(source.id, source.sealed_seq, as_of, closed, source.created_at)
 
-    async def close(self, connection: Connection) -> None:
-        """Say that this source is closed, if all of its clicks are sealed."""
+    async def close(self, connection: Connection) -> bool:
+        """Report this source as closed, if all of its clicks are sealed; whether it is now closed
+        in Postgres, with every frame committed."""
         counters = self.source.counters
         self._closing = counters is None or counters.idle_as_of() > 0
-        await self._report(connection)
+        self.wake()
+        answered = await self._report(connection)
+        # A source that never sealed a frame has no row that could be closed.
+        self.is_closed = answered and self._closing and self._committed_all()
+        return self.is_closed
+
+    def _committed_all(self) -> bool:
+        last = self.source.sealed_seq
+        return last == 0 or (self._closed and (self.outbox.mark or 0) >= last)
 
     async def _trim(self) -> None:
         through = self.outbox.trim(time.monotonic())
@@ -281,6 +274,5 @@ class Delivery:
         return self.source.counters is None and not self.outbox.held
 
     def _complain(self, text: str, error: Exception) -> None:
-        if time.monotonic() >= self._log_after:
-            self._log_after = time.monotonic() + LOG_EVERY_S
-            log.warning(text, error or type(error).__name__)
+        if self._warnings.allows(time.monotonic()):
+            log.warning(text, first_line(error))

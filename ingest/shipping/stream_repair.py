@@ -4,7 +4,7 @@ Why: once its disk was full, nats-server refuses every message of that stream un
 again, even when there is room (seen with 2.15: publishing times out forever). NATS is transport
 alone: what goes with the stream is sent again from the spools. A cluster without a quorum does
 not answer the question either, and is left alone. So must a stream be that refuses one client
-alone: whoever asks here makes sure before that it may publish at all.
+alone: the caller makes sure first that it may publish at all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from nats.js.api import StreamConfig
 from nats.js.errors import BadRequestError
 
 from clickmill import wire
+from clickmill.retry import Backoff
 
 STUCK_AFTER_S: Final = 15.0
-"""How long nobody's message must have been taken: far above the change of a leader (4 to 7 s)."""
-RETRIES_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+"""How long no sender's message must have been taken: far above a leader change (4 to 7 s)."""
+MAKE_TRIES: Final = 6
 
 log = logging.getLogger("clickmill.stuck")
 
@@ -55,14 +56,15 @@ class StuckStream:
 
 
 async def _make_again(jetstream: JetStreamContext, config: StreamConfig) -> None:
-    """As it was: its replicas, its place and its size may be an operator's choice, and nobody
-    else knows them. Raises nats errors where the server refuses for seconds."""
-    for pause in RETRIES_S:
+    """As it was: its replicas, its place and its size may be an operator's choice, and are
+    known here alone. Raises nats errors where the server refuses for seconds."""
+    backoff = Backoff(0.1)
+    for _ in range(MAKE_TRIES):
         try:
             await _make(jetstream, config)
         except NatsError as error:
             log.warning("the stream can't be made again yet: %s", error)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(backoff.pause())
         else:
             return
     await _make(jetstream, config)

@@ -85,6 +85,11 @@ class Child:
         """Whether it is over."""
         return self._process.ended.done()
 
+    @property
+    def exit_code(self) -> int:
+        """Its exit code, negative for a signal; that of SIGKILL while it can't be ended."""
+        return self._process.ended.result() if self.has_ended else -signal.SIGKILL
+
     async def wait(self) -> int:
         """Waits for its end and its last lines; the exit code, negative for a signal."""
         code = await self._process.wait()

@@ -81,15 +81,17 @@ class ProcessSlot:
             await self._retire(old)
         return True
 
-    async def stop(self) -> None:
-        """Ends the child within its time, and fills the slot no more."""
+    async def stop(self) -> int:
+        """Ends the child within its time, and fills the slot no more; the child's exit code."""
         self._stopping.set()
-        if self.current is not None:
-            await self._stop(self.current)
+        last = self.current
+        if last is not None:
+            await self._stop(last)
         if self._retiring:
             await asyncio.wait(self._retiring)
         with contextlib.suppress(TimeoutError):  # one in the grip of a dead disk is left behind
             await asyncio.wait_for(self._ended.wait(), END_SECONDS)
+        return last.exit_code if last is not None else 0
 
     def end_now(self) -> None:
         """Ends every child without waiting for anything, and fills the slot no more."""

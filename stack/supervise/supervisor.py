@@ -54,10 +54,11 @@ class Supervisor:
         self._end: asyncio.Future[None]
         self._terminal = next((fd for fd in (0, 1, 2) if _is_alive(fd)), None)
 
-    async def run(self, stop_now: Callable[[], bool]) -> None:
-        """Returns after a stop by signal; raises StackError when a child can't be started.
+    async def run(self, stop_now: Callable[[], bool]) -> list[int]:
+        """The children's exit codes, after a stop by signal.
 
-        `stop_now` tells whether a signal came before we listened.
+        `stop_now` says whether a signal came before we listened. Raises StackError when a child
+        can't be started.
         """
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
@@ -65,13 +66,14 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._on_hup)
         if stop_now():
-            return
+            return []
         up = self._spawn(self._bring_up())
         try:
             await self._end
         finally:
             up.cancel()
-            await self._take_down()
+            codes = await self._take_down()
+        return codes
 
     async def _bring_up(self) -> None:
         for group, slots in self._groups:
@@ -83,14 +85,16 @@ class Supervisor:
             await asyncio.gather(*(slot.first_ready.wait() for slot in slots))
         await self._when_started()
 
-    async def _take_down(self) -> None:
+    async def _take_down(self) -> list[int]:
+        codes: list[int] = []
         if self._reload is not None:
             self._reload.cancel()
             await asyncio.wait({self._reload})
         for _, slots in reversed(self._groups):
-            await asyncio.gather(*(slot.stop() for slot in slots))
+            codes += await asyncio.gather(*(slot.stop() for slot in slots))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEFTOVERS_SECONDS)
+        return codes
 
     async def _reload_all(self) -> None:
         self._log.say("Reload: replacing the workers, one by one.")

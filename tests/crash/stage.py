@@ -48,8 +48,9 @@ SETTINGS = {
     "nats_max_bytes": STREAM_BYTES,
     "max_banner_id": 999,
     "stop_timeout": 8,
+    "drain_timeout": 1.5,
 }
-"""Small figures scale the time of everything by ten or more."""
+"""Small numbers scale the time of everything by ten or more."""
 PER_MINUTE = "SELECT banner_id, extract(epoch FROM minute)::bigint / 60, clicks FROM banner_minute"
 _numbers = itertools.count(1)
 

@@ -21,7 +21,7 @@ import msgspec
 from aggregator.reading import answers, banners, buckets
 from clickmill import wire
 from clickmill.contract import params
-from clickmill.contract.problem import Problem
+from clickmill.contract.problem import Problem, stats_unreachable
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
@@ -64,17 +64,9 @@ class Asked:
         self.told.append((status, sorted(headers), b""))
 
 
-class Nobody:
-    """A backend without an aggregator."""
-
-    async def stats(self, request: wire.StatsRequest) -> Answer:
-        raise app.StatsUnavailableError
-
-    def problems(self) -> list[str]:
-        return []
-
-    def metrics(self, accept: str) -> tuple[str, bytes]:
-        return "text/plain", b"none"
+async def nobody(request: wire.StatsRequest) -> Answer:
+    """Statistics without an aggregator."""
+    raise stats_unreachable()
 
 
 class BothWays:
@@ -89,7 +81,16 @@ class BothWays:
         plain = [*no_store(), *cors_headers("*")]
         redirects = {7: [("location", "https://example.org/"), *plain]}
         options = app.Options("*", Tokens(()), 1, 1000)
-        self.apps = [app.App(c, slot, Nobody(), redirects, options) for c in self.counters]
+        self.apps = [
+            app.App(
+                c,
+                slot,
+                app.Backend(nobody, list, lambda accept: ("text/plain", b"none")),
+                redirects,
+                options,
+            )
+            for c in self.counters
+        ]
         fast = Fastpath(
             self.counters[0], slot.meters, self._hand_over, fast_answers("*"), redirects,
             FastpathCells(),

@@ -11,12 +11,13 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext, api
 
 from clickmill import bus, wire
+from clickmill.retry import Backoff
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot, cell
-from ingest.shipping import shipper as delivery_module
+from ingest.shipping import shipper as shipper_module
 from ingest.shipping import stream_repair as stuck_module
-from ingest.shipping.shipper import Delivery
+from ingest.shipping.shipper import Shipper
 from ingest.shipping.stream_repair import STUCK_AFTER_S, StuckStream
 from tests.crash.stage import can_mount, fill, small_disk
 from tests.support.connections import connection
@@ -135,8 +136,8 @@ def test_a_stream_that_refuses_this_client_alone_is_left_alone(
     nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may not publish: neither the others' messages nor the stream are to suffer from that."""
-    monkeypatch.setattr(delivery_module, "PUBLISH_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(delivery_module, "BACKOFF_S", (0.01,))
+    monkeypatch.setattr(shipper_module, "PUBLISH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(shipper_module, "Backoff", lambda: Backoff(0.01, 0.01))
     monkeypatch.setattr(stuck_module, "STUCK_AFTER_S", 0.5)
     source = Source.create(tmp_path, 100, 1 << 20)
     assert source.counters is not None
@@ -146,7 +147,7 @@ def test_a_stream_that_refuses_this_client_alone_is_left_alone(
     outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
     outbox.sealed(1, 0.0)
     slot = Slot(tmp_path / "meters")
-    delivery = Delivery(source, outbox, slot, STREAM_BYTES)
+    shipper = Shipper(source, outbox, slot, STREAM_BYTES)
     tries = lambda: slot.meters.get(cell("clickmill_publish_failures"))  # noqa: E731
     refusing = Refusing(nats)
     everything = f"{wire.DELTAS_PREFIX}.>"
@@ -158,14 +159,14 @@ def test_a_stream_that_refuses_this_client_alone_is_left_alone(
         before = await other.jetstream().stream_info(wire.STREAM)
         await asyncio.to_thread(refusing.forbid, everything)
         async with connection(nats.url) as it:
-            delivering = asyncio.create_task(delivery.run(it))
+            delivering = asyncio.create_task(shipper.run(it))
             await aeventually(_so_many(tries, 20), 20, "it has tried for long")
             after = await other.jetstream().stream_info(wire.STREAM)
             assert (after.created, after.state.messages) == (before.created, 1)
-            assert f"may not publish to {wire.delta_subject(source.id)}" in delivery.trouble
+            assert f"may not publish to {wire.delta_subject(source.id)}" in shipper.trouble
             await asyncio.to_thread(refusing.allow_again, everything)
             await aeventually(_so_many(lambda: outbox.acknowledged, 1), 10, "it is taken")
-            assert not delivery.trouble
+            assert not shipper.trouble
             delivering.cancel()
             await asyncio.gather(delivering, return_exceptions=True)
         await bus.close(other)

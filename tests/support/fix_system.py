@@ -31,7 +31,7 @@ from tests.support.wait import eventually
 READY_SECONDS = 30
 STOP_SECONDS = 30
 GONE_SECONDS = 2
-QUICK = {"workers": 1, "flush_interval": 0.2, "nats_max_bytes": "64MiB"}
+QUICK = {"workers": 1, "flush_interval": 0.2, "nats_max_bytes": "64MiB", "drain_timeout": 1.5}
 
 
 PROGRAM = (sys.executable, "-m", "stack.cli")
@@ -60,6 +60,7 @@ class System:
         self.stats_url = f"http://127.0.0.1:{self.stats_port}"
         self.log = (logs or data_dir) / f"{command}-{time.monotonic_ns()}.log"
         self.exit_code: int | None = None
+        self.expected_code = 0
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         given = {PREFIX + name.upper(): _text(value) for name, value in settings.items()}
         self.env = inherited | {PREFIX + "DATA_DIR": str(data_dir)} | given
@@ -217,7 +218,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemFactory]:
     yield start
     stopping: list[Callable[[], int]] = [one.stop for one in reversed(running)]
     codes = [stop() for stop in stopping]
-    assert not any(codes), "\n".join(one.output[-4000:] for one in running)
+    assert codes == [one.expected_code for one in reversed(running)], "\n".join(
+        one.output[-4000:] for one in running
+    )
 
 
 def doctor(data_dir: Path, nats_url: str) -> str:

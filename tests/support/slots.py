@@ -21,7 +21,7 @@ from clickmill import heartbeat
 heartbeat.attach()
 print("up", flush=True)
 heartbeat.ready()
-asyncio.run(heartbeat.beat_forever())
+asyncio.run(heartbeat.send_forever())
 """
 
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from clickmill import wire
 from ingest.durable.source import Source
-from ingest.http.redirects import Targets
 from ingest.metrics import Slot
-from ingest.shipping import publisher
-from ingest.shipping.publisher import Limits, Publisher
-from ingest.shipping.shipper import Delivery
+from ingest.shipping import adoption
+from ingest.shipping.adoption import Adoption
+from ingest.shipping.limits import Limits
+from ingest.shipping.nats_link import NatsLink
+from ingest.shipping.payload import MaxPayload
+from ingest.shipping.shipper import Shipper
 from tests.support.wait import aeventually
 
 NOBODY = "nats://127.0.0.1:1"
 LIMITS = Limits(
     flush_interval=60, spool_max_bytes=1 << 20, spool_keep_seconds=900, resend_after_seconds=30,
-    nats_max_bytes=1 << 20, max_pending_stats=1,
+    nats_max_bytes=1 << 20,
 )  # fmt: skip
 
 
@@ -38,15 +41,21 @@ def left(tmp_path: Path) -> Source:
     return source
 
 
-async def adopting(root: Path) -> tuple[Publisher, Delivery]:
-    """A worker that has just adopted the one source there is."""
-    own = Source.create(root, 100, 1 << 20)
-    worker = Publisher(NOBODY, own, root, LIMITS, Slot(root / "meters"),
-                       Targets(root / "targets.json", []))  # fmt: skip
-    worker.start()
-    await until(lambda: bool(worker._adopted))
-    (delivery,) = worker._adopted.values()
-    return worker, delivery
+@contextlib.asynccontextmanager
+async def adopting(root: Path) -> AsyncIterator[Shipper]:
+    """The shipper of the one source there is, just adopted."""
+    link = NatsLink(NOBODY, "test", MaxPayload(root / "max_payload"), 1 << 20)
+    at_work = Adoption(root, link, LIMITS, Slot(root / "meters"))
+    task = asyncio.create_task(at_work.run())
+    try:
+        await until(lambda: bool(at_work.shippers))
+        await at_work.searched.wait()
+        (shipper,) = at_work.shippers
+        yield shipper
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def until(so: Callable[[], bool]) -> None:
@@ -56,9 +65,9 @@ async def until(so: Callable[[], bool]) -> None:
     await aeventually(is_so)
 
 
-def clicks(delivery: Delivery) -> list[int]:
-    spool = delivery.source.spool
-    return [wire.decode(spool.read(seq)).clicks for seq in delivery.outbox.held]
+def clicks(shipper: Shipper) -> list[int]:
+    spool = shipper.source.spool
+    return [wire.decode(spool.read(seq)).clicks for seq in shipper.outbox.held]
 
 
 def test_all_of_it_is_held_and_goes_out_under_names_of_its_own(
@@ -67,11 +76,12 @@ def test_all_of_it_is_held_and_goes_out_under_names_of_its_own(
     """The dead worker's `-r1` may be known to NATS, and what it named may be lost."""
 
     async def run() -> None:
-        worker, delivery = await adopting(tmp_path)
-        assert clicks(delivery) == [5, 7]
-        assert delivery.outbox.resends > 0
-        assert delivery.outbox.mark is None
-        await worker.stop(0.1)
+        async with adopting(tmp_path) as shipper:
+            assert clicks(shipper) == [5, 7]
+            assert shipper.outbox.resends > 0
+            assert shipper.outbox.mark is None
+            assert shipper.source.clicks_after(0) == 12
+            assert shipper.source.clicks_after(1) == 7
 
     asyncio.run(run())
 
@@ -88,16 +98,16 @@ def test_what_the_spool_has_goes_out_while_the_rest_waits_for_the_disk(
         real(self)
 
     monkeypatch.setattr(Source, "seal_rest", seal_rest)
-    monkeypatch.setattr(publisher, "ADOPT_EVERY_S", 0.01)
+    monkeypatch.setattr(adoption, "ADOPT_EVERY_S", 0.01)
 
     async def run() -> None:
         nonlocal broken
-        worker, delivery = await adopting(tmp_path)
-        assert clicks(delivery) == [5]
-        assert delivery.source.counters is not None
-        broken = False
-        await until(lambda: delivery.source.counters is None and len(delivery.outbox.held) == 2)
-        assert clicks(delivery) == [5, 7]
-        await worker.stop(0.1)
+        async with adopting(tmp_path) as shipper:
+            assert clicks(shipper) == [5]
+            assert shipper.source.counters is not None
+            assert shipper.source.clicks_after(0) == 12
+            broken = False
+            await until(lambda: shipper.source.counters is None and len(shipper.outbox.held) == 2)
+            assert clicks(shipper) == [5, 7]
 
     asyncio.run(run())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from clickmill.heartbeat import BEAT_SECONDS
+from clickmill.heartbeat import INTERVAL_SECONDS
 from stack.supervise.heartbeats import SILENCE_SECONDS
 from tests.support.processes import alive
 from tests.support.wait import eventually
@@ -20,7 +20,7 @@ print(os.getpid(), heartbeat.attach(), flush=True)
 assert not [n for n in os.environ if n.startswith("CLICKMILL_")]
 heartbeat.ready()
 async def main():
-    beats = asyncio.create_task(heartbeat.beat_forever())
+    beats = asyncio.create_task(heartbeat.send_forever())
     await asyncio.sleep(float(sys.argv[1]))
 asyncio.run(main())
 """
@@ -66,7 +66,7 @@ def test_ready_then_heartbeats() -> None:
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
             assert pipe.read(4) == b"R..."
-            assert 2 * BEAT_SECONDS < time.monotonic() - began < SILENCE_SECONDS
+            assert 2 * INTERVAL_SECONDS < time.monotonic() - began < SILENCE_SECONDS
             child.kill()
             assert set(pipe.read()) <= set(b".")
 

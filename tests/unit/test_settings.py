@@ -137,7 +137,7 @@ def test_a_typing_slip_gets_a_hint() -> None:
 
 def test_an_unreadable_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"CLICKMILL_PORT=\xff\xfe\n")
-    with pytest.raises(SettingsError, match="mend or remove"):
+    with pytest.raises(SettingsError, match="repair or remove"):
         settings.load({}, {}, tmp_path / ".env")
 
 

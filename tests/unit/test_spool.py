@@ -219,11 +219,11 @@ def test_settling_syncs_what_somebody_else_wrote(tmp_path: Path) -> None:
         open_spool(tmp_path).append(run_of(seq, seq))
     synced: list[int] = []
     spool = Spool(tmp_path / "spool", BIG, sync=lambda fd: synced.append(os.fstat(fd).st_ino))
-    spool.settle()
+    spool.sync_all()
     assert sorted(synced) == sorted(p.stat().st_ino for p in segments(spool))
     spool.sync = broken(errno.EIO)
     with pytest.raises(SpoolError, match="made durable"):
-        spool.settle()
+        spool.sync_all()
 
 
 def test_the_directory_itself_is_made_durable(

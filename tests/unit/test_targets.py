@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.http.redirects import Targets, decode_targets
+from ingest.lookup.redirects import Targets, decode_targets
 
 GOOD = "https://example.org/a?b=c#d"
 UNSAFE = [

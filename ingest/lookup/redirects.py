@@ -1,4 +1,4 @@
-"""The redirect targets of banners, as the aggregator registered them; kept for bad times.
+"""The redirect targets of banners, as the aggregators registered them, with a copy on disk.
 
 Why a file: `/click/{id}` must go on after a restart while the aggregator is away. Only targets
 from the register are ever in here, never one from a request.
@@ -36,7 +36,7 @@ def decode_targets(data: bytes) -> _Register:
 class Targets:
     """Banner ID to the headers of its 302. `redirects` is one dict for good: readers keep it.
 
-    `changes` counts the changes heard of, so that a register that was fetched meanwhile is known
+    `changes` counts the changes received, so that a register that was fetched meanwhile is known
     to be old.
     """
 

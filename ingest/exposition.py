@@ -1,0 +1,25 @@
+"""What `/metrics` of the ingest port shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from clickmill.build_info import BuildInfo
+from ingest.metrics import NodeCollector
+
+
+class Exposition:
+    """The metrics of all workers of this node, as text for Prometheus."""
+
+    def __init__(self, directory: Path) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(NodeCollector(directory))
+        self._registry.register(BuildInfo())
+
+    def text(self, accept: str) -> tuple[str, bytes]:
+        """(content type, text); OpenMetrics where asked for."""
+        encode, kind = choose_encoder(accept)
+        return kind, encode(self._registry)

@@ -1,0 +1,1 @@
+"""What a worker asks the aggregators over NATS: statistics, and the redirect targets of banners."""

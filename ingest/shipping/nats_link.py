@@ -1,0 +1,49 @@
+"""The worker's connection to NATS: the stream is made, and frames are cut to what NATS takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from clickmill import bus
+from clickmill.connection import Connection
+from ingest.shipping.payload import MaxPayload
+
+log = logging.getLogger("clickmill.nats")
+
+
+class NatsLink:
+    """One for each process. Frames may be published once it is `ready`."""
+
+    def __init__(self, url: str, name: str, max_payload: MaxPayload, stream_max_bytes: int) -> None:
+        """As `Connection`. Raises ValueError where `url` names no server."""
+        self.connection = Connection(url, name)
+        self._max_payload, self._stream_max_bytes = max_payload, stream_max_bytes
+        self._ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.connection.run())
+            await self.connection.connected()
+            await self._make_stream()
+            self._ready.set()
+
+    async def ready(self) -> None:
+        """Returns once there was a connection and the stream had its first try."""
+        await self._ready.wait()
+
+    def max_pairs(self) -> int:
+        """How many pairs a frame may have, as the server said last."""
+        if self.connection.is_connected:
+            self._max_payload.seen(self.connection.max_payload)
+        return self._max_payload.pairs
+
+    async def _make_stream(self) -> None:
+        try:
+            await bus.ensure_stream(self.connection.jetstream(), self._stream_max_bytes)
+        except Exception as error:  # publishing tries again; clicks are counted meanwhile
+            log.warning(
+                "the stream can't be made yet (%r): see that NATS has JetStream and room for "
+                "CLICKMILL_NATS_MAX_BYTES", error,
+            )  # fmt: skip
