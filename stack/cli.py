@@ -1,7 +1,8 @@
-"""The command `clickmill`: up, ingest, aggregator, doctor, top.
+"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top.
 
 Exit codes: 0 after a stop by signal, 1 when something is in the way (one sentence says what and
-what to do), 2 when a setting or an option is wrong.
+what to do), 2 when a setting or an option is wrong, 3 when clicks are left that Postgres is not
+known to have.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ COMMANDS: Final = {
     "up": "the whole system on this machine",
     "ingest": "ingest workers alone, for one of many machines",
     "aggregator": "an aggregator alone; any number may run",
+    "drain": "brings the clicks of a data directory to Postgres: of a node that is gone",
     "doctor": "checks the settings, NATS and Postgres, and says what to do",
     "top": "rates, latency, backlog and top banners of a running system, each second",
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1
-NEEDED: Final = {"ingest": ("nats_url",), "aggregator": ("nats_url", "postgres_dsn")}
+NEEDED: Final = {
+    "ingest": ("nats_url",),
+    "drain": ("nats_url",),
+    "aggregator": ("nats_url", "postgres_dsn"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {sentence}", file=sys.stderr)
     if command == "top":
         return _top(settings, once)
+    if command == "drain":
+        return _drain(settings)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
 
 
@@ -55,7 +63,7 @@ def _run(command: str, settings: Settings) -> int:
 
     log = Log()
     try:
-        run(command, settings, log)
+        return run(command, settings, log)
     except StackError as error:
         log.close()
         print(error, file=sys.stderr)
@@ -64,7 +72,16 @@ def _run(command: str, settings: Settings) -> int:
         return 0
     finally:
         log.close()
-    return 0
+
+
+def _drain(settings: Settings) -> int:
+    from stack import drain
+
+    try:
+        return drain.run(settings)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
 
 
 def _doctor(settings: Settings) -> int:
@@ -99,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, help_text in COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
         settings_module.add_flags(sub)
+        if name == "drain":
+            sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name == "top":
             sub.add_argument("--once", action="store_true", help="print one view, and end")
     return parser

@@ -1,0 +1,40 @@
+"""`clickmill drain DIR`: what the data directory of a node that is gone holds goes to Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import msgspec
+
+from clickmill.settings import Settings
+from ingest.drain import InUseError, drain_directory
+from stack import lock, plan
+from stack.errors import StackError
+
+
+def run(settings: Settings) -> int:
+    """The exit code: 0 when Postgres has all of it, 3 where it has not after the drain timeout.
+
+    Raises StackError where the directory is in use, or no data directory.
+    """
+    plan.check_extensions()
+    data_dir = Path(settings.data_dir).resolve()
+    if not (data_dir / "ingest").is_dir():
+        raise StackError(
+            f"{data_dir} is no data directory of a worker: it has no ingest/ in it. Name the "
+            "directory that was given to the worker with --data-dir."
+        )
+    lock.take(data_dir)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    settings = msgspec.structs.replace(settings, data_dir=str(data_dir))
+    try:
+        code = asyncio.run(drain_directory(settings))
+    except InUseError as error:
+        raise StackError(str(error)) from error
+    if code == 0:
+        print(f"Postgres has every click that {data_dir} held.")
+    return code
