@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 from aggregator.postgres.migrations import SchemaTooNewError
 from clickmill.connection import Connection
@@ -15,17 +15,25 @@ POSTGRES_SEEN_WITHIN_S: Final = 3.0
 NATS_GRACE_S: Final = 5.0
 
 
-class Readiness:
-    """Facts, set by the service as they become true."""
+class HasTrouble(Protocol):
+    """What pulls shards."""
 
-    def __init__(self, nats: Connection, clock: Callable[[], float] = time.monotonic) -> None:
-        self._nats, self._clock = nats, clock
+    @property
+    def trouble(self) -> Mapping[int, str]:
+        """The own shards that can't be pulled, and why."""
+
+
+class Readiness:
+    """Facts, set as they become true."""
+
+    def __init__(
+        self, nats: Connection, pulling: HasTrouble, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._nats, self._pulling, self._clock = nats, pulling, clock
         self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S
         self._nats_seen_at = -NATS_GRACE_S
         self.schema = False
         self._schema_error = ""
-        self.shards_in_trouble: Callable[[], dict[int, str]] = dict
-        """Why a shard that is ours can't be pulled."""
 
     def schema_error(self, error: Exception) -> None:
         """The tables can't be used; only one that says "upgrade" is worth repeating to users."""
@@ -65,7 +73,7 @@ class Readiness:
             return f"NATS can't be reached ({why}): clicks wait in the workers' spools"
         if not self.postgres_ok:
             return "Postgres can't be reached: clicks wait in NATS and in the workers' spools"
-        if troubles := self.shards_in_trouble():
+        if troubles := self._pulling.trouble:
             shard, why = next(iter(troubles.items()))
             return (
                 f"{len(troubles)} shards can't be read from NATS (shard {shard}: {why}): see that "

@@ -1,8 +1,8 @@
 """The aggregator process: what is started, in which order, and how it ends.
 
-HTTP serves from the first moment, so that `/livez` and `/readyz` can say what is missing;
-Postgres and NATS are then waited for, for ever, in either order. Whatever breaks for good ends
-the process: the supervisor starts another, and no frame was acknowledged too early.
+HTTP serves from the first moment, so that `/livez` and `/readyz` can say what is missing. Postgres
+and NATS are then waited for, forever, in either order. An error that no part expected ends the
+process: the supervisor starts another, and no frame was acknowledged too early.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -22,161 +22,131 @@ from aggregator.http.app import Deps, build_app, make_answers, make_register
 from aggregator.http.server import Web
 from aggregator.postgres import migrations, retention
 from aggregator.readiness import Readiness
-from aggregator.reading.nats_api import Responders
+from aggregator.reading.nats_api import NatsApi, announce_target
 from aggregator.reading.queries import make_pool
+from aggregator.rounds import Rounds
 from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
-from aggregator.writing.leases import Leases
 from aggregator.writing.metrics import Metrics, register_process
-from aggregator.writing.source_status import Marks
+from aggregator.writing.source_status import SourceReports
 from aggregator.writing.store import Store
 from clickmill import heartbeat
 from clickmill.connection import Connection
+from clickmill.retry import Backoff, Throttle, first_line
 from clickmill.settings import Settings
 
-RETRY_S: Final = 0.5
-LOG_EVERY_S: Final = 10.0
 GAUGES_EVERY_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 2.5
-_QUARANTINE: Final = "SELECT count(*) FROM (SELECT FROM quarantine LIMIT 1000) AS held"
 
 log = logging.getLogger("clickmill.aggregator")
 
 
 class Service:
-    """One aggregator."""
+    """One aggregator. Made inside the event loop that runs it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._registry = CollectorRegistry()
-        self._metrics = Metrics(self._registry)
-        register_process(self._registry)
+        self._stopping = asyncio.Event()
+        self._through = float("nan")
+        registry = CollectorRegistry()
+        register_process(registry)
+        self._metrics = Metrics(registry)
         self._progress = Progress()
+        self._pool = make_pool(settings.postgres_dsn)
+        self._connection = Connection(settings.nats_url, "clickmill-aggregator")
         self._store = Store(
             settings.postgres_dsn, settings.retention_days, self._metrics.retries.inc
         )
-        self._pool = make_pool(settings.postgres_dsn)
-        self._connection = Connection(settings.nats_url, "clickmill-aggregator")
-        self._readiness = Readiness(self._connection)
-        self._stopping = asyncio.Event()
-        self._failure: BaseException | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._consumer: Consumer | None = None
-        self._leases: Leases | None = None
-        self._responders: Responders | None = None
-        self._through = float("nan")
+        self._consumer = Consumer(
+            self._connection, self._store, self._progress, self._metrics, settings.nats_max_bytes
+        )
+        self._readiness = Readiness(self._connection, self._consumer)
+        self._reports = SourceReports(self._connection, self._progress, self._consumer)
+        self._rounds = Rounds(
+            settings.postgres_dsn, self._consumer, self._reports, self._progress, self._metrics,
+            self._readiness,
+        )  # fmt: skip
+        deps = self._deps(registry)
+        self._nats_api = NatsApi(self._connection, make_answers(deps), make_register(deps))
+        self._web = Web(build_app(deps), settings.host, settings.stats_port)
+
+    def _deps(self, registry: CollectorRegistry) -> Deps:
+        return Deps(
+            pool=self._pool,
+            progress=self._progress,
+            not_ready=self._readiness.reason,
+            registry=registry,
+            stats_token=self._settings.stats_token,
+            max_banner_id=self._settings.max_banner_id,
+            target_changed=partial(announce_target, self._connection),
+            stopping=self._stopping,
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises what broke, if something did."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        self._deps_given = self._deps()
-        web = Web(build_app(self._deps_given), self._settings.host, self._settings.stats_port)
-        self._watch(web.start())
-        self._spawn(self._work())
-        self._spawn(self._gauges())
-        await self._stopping.wait()
-        await self._stop(web)
-        if self._failure is not None:
-            raise self._failure
-
-    def _deps(self) -> Deps:
-        return Deps(
-            pool=self._pool,
-            progress=self._progress,
-            not_ready=self._readiness.reason,
-            registry=self._registry,
-            stats_token=self._settings.stats_token,
-            max_banner_id=self._settings.max_banner_id,
-            target_changed=self._target_changed,
-            stopping=self._stopping,
-        )
+        work = loop.create_task(self._work())
+        signalled = loop.create_task(self._stopping.wait())
+        await asyncio.wait({work, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        await self._stop(work)
+        if not work.cancelled() and work.done():
+            work.result()
 
     async def _work(self) -> None:
-        """Everything behind the HTTP port, in the order in which it can be had."""
-        heartbeat.ready()
-        await self._pool.open(wait=False)
-        self._spawn(self._connection.run())
-        await self._apply_schema()
-        days = retention.Days(self._settings.retention_days, self._settings.retention_rollup_days)
-        self._spawn(retention.keep_maintained(self._settings.postgres_dsn, days))
-        await self._connection.connected()
-        given = self._deps_given
-        self._responders = Responders(self._connection, make_answers(given), make_register(given))
-        await self._responders.start()
-        await self._consume()
-
-    async def _target_changed(self, banner_id: int, target: str | None) -> None:
-        """Workers are told while there is a connection; otherwise they ask, soon."""
-        if self._responders is not None:
-            await self._responders.tell(banner_id, target)
+        """Everything that runs until the end. Where one task fails the others are cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._web.serve())
+            tasks.create_task(heartbeat.send_forever())
+            tasks.create_task(self._update_gauges())
+            heartbeat.ready()
+            await self._pool.open(wait=False)
+            tasks.create_task(self._connection.run())
+            await self._apply_schema()
+            tasks.create_task(self._maintain())
+            await self._connection.connected()
+            await self._nats_api.start()
+            await self._reports.start()
+            await self._consumer.start()
+            tasks.create_task(self._consumer.run())
+            tasks.create_task(self._rounds.run())
 
     async def _apply_schema(self) -> None:
-        complaint_due = 0.0
+        backoff, throttle = Backoff(), Throttle()
         while True:
             try:
                 await migrations.apply_schema(self._settings.postgres_dsn)
+            except (migrations.SchemaTooNewError, psycopg.Error, OSError, TimeoutError) as error:
+                self._readiness.schema_error(error)
+                if throttle.allows(time.monotonic()):
+                    log.warning("Postgres: %s; trying again until it answers", first_line(error))
+                await asyncio.sleep(backoff.pause())
+            else:
                 self._readiness.schema = True
                 log.info("Postgres: schema applied")
                 return
-            except (migrations.SchemaTooNewError, psycopg.Error, OSError, TimeoutError) as error:
-                self._readiness.schema_error(error)
-                if time.monotonic() >= complaint_due:
-                    complaint_due = time.monotonic() + LOG_EVERY_S
-                    text = str(error).strip().partition("\n")[0] or type(error).__name__
-                    log.warning("Postgres: %s; trying again until it answers", text)
-                await asyncio.sleep(RETRY_S)
 
-    async def _consume(self) -> None:
-        consumer = self._consumer = Consumer(
-            self._connection, self._store, self._progress, self._metrics,
-            self._settings.nats_max_bytes,
-        )  # fmt: skip
-        self._readiness.shards_in_trouble = lambda: consumer.trouble
-        self._leases = leases = Leases(
-            self._settings.postgres_dsn,
-            consumer.take,
-            consumer.drop,
-            self._round,
-            self._lost,
-            self._readiness.can_pull,
-        )
-        self._marks = Marks(self._connection, self._progress, leases, consumer.close_source)
-        await self._marks.start()
-        await consumer.start()
-        self._spawn(consumer.run())
-        self._spawn(leases.run())
+    async def _maintain(self) -> None:
+        settings = self._settings
+        days = retention.Days(settings.retention_days, settings.retention_rollup_days)
+        await retention.keep_maintained(settings.postgres_dsn, days)
 
-    async def _round(self, connection: Any, first: bool, alone: bool) -> None:
-        await self._marks.round(connection, first, alone)
-        row = await (await connection.execute(_QUARANTINE)).fetchone()
-        self._metrics.quarantine_waiting.set(row[0] if row else 0)
-        self._readiness.postgres_seen()
-
-    def _lost(self) -> None:
-        self._readiness.postgres_lost()
-        self._progress.forget()
-
-    async def _gauges(self) -> None:
-        """Signs of life for the supervisor, figures for the metrics."""
-        self._spawn(heartbeat.send_forever())
-        metrics, progress = self._metrics, self._progress
+    async def _update_gauges(self) -> None:
+        metrics, progress, consumer = self._metrics, self._progress, self._consumer
         while True:
-            self._freshness()
+            self._update_freshness()
             metrics.sources_live.set(progress.sources_live)
             metrics.sources_silent.set(progress.sources_silent)
             metrics.nats_up.set(self._readiness.nats_ok)
             metrics.postgres_up.set(self._readiness.postgres_ok)
-            if self._leases is not None and self._consumer is not None:
-                metrics.shards.set(len(self._leases.owned))
-                metrics.members.set(self._leases.members)
-                metrics.sources_newer.set(self._consumer.newer)
-                metrics.buffered.set(self._consumer.buffered)
-                metrics.pending.set(self._consumer.pending)
+            metrics.shards.set(len(consumer.shards))
+            metrics.sources_newer.set(consumer.newer)
+            metrics.buffered.set(consumer.buffered)
+            metrics.pending.set(consumer.pending)
             await asyncio.sleep(GAUGES_EVERY_S)
 
-    def _freshness(self) -> None:
+    def _update_freshness(self) -> None:
         """While completeThrough is unknown, the last one known ages: it never goes back."""
         metrics, through = self._metrics, self._progress.complete_through()
         if through is not None:
@@ -185,37 +155,17 @@ class Service:
         behind = time.time() - self._through
         metrics.freshness.set(0.0 if behind < 0 else behind)
 
-    # --- the end --------------------------------------------------------------------------------
-
-    async def _stop(self, web: Web) -> None:
-        """Commit what is here, give the shards back, close; within about 3 s."""
+    async def _stop(self, work: asyncio.Task[None]) -> None:
+        """Commit what is here, give the shards up, close; within about 5 s."""
         log.info("stopping")
+        self._stopping.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                if self._consumer is not None:
+                if not work.done():
                     await self._consumer.stop()
-        for task in list(self._tasks):
-            task.cancel()
+        work.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-                await web.stop()
+                await asyncio.wait({work})
                 await self._store.close()
                 await self._pool.close(timeout=0.5)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._watch(asyncio.get_running_loop().create_task(coroutine))
-
-    def _watch(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        """Something broke for good: end, with this as the reason."""
-        self._failure = self._failure or error
-        self._stopping.set()

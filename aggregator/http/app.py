@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from litestar import Litestar
-from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry
@@ -25,6 +25,7 @@ from aggregator.http.middleware import (
     on_framework_error,
     on_problem,
 )
+from aggregator.http.parts import Parts
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
 from aggregator.reading.live import Live
@@ -90,17 +91,19 @@ def build_app(deps: Deps) -> ASGIApp:
     )
     files = pages.read_files()
     described = [*routes.HANDLERS, *banner_routes.HANDLERS]
-    parts = {
-        "deps": deps,
-        "answers": make_answers(deps),
-        "register": make_register(deps),
-        "live": live,
-        "files": files,
-        "document": openapi.document(described),
-    }
+    parts = Parts(
+        answers=make_answers(deps),
+        register=make_register(deps),
+        live=live,
+        not_ready=deps.not_ready,
+        registry=deps.registry,
+        max_banner_id=deps.max_banner_id,
+        files=files,
+        document=openapi.document(described),
+    )
     app = Litestar(
         route_handlers=[*described, *pages.HANDLERS],
-        state=State(parts, deep_copy=False),
+        dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
         exception_handlers={
             Problem: on_problem,
             HTTPException: on_framework_error,

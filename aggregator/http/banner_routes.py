@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 from litestar import Response, delete, get, put
-from litestar.datastructures import State
 from litestar.params import FromPath
 
 from aggregator.http import openapi
 from aggregator.http.middleware import AnyRequest, read_body, respond
+from aggregator.http.parts import FromParts, Parts
 from aggregator.reading.banners import MAX_LISTED, Banner, BannerList, Register, parse_entry
 from aggregator.reading.formats import JSON, Answer
 from clickmill.contract import params
@@ -23,9 +23,9 @@ def _json(value: msgspec.Struct) -> Response[bytes]:
     return respond(Answer(200, JSON, msgspec.json.encode(value)))
 
 
-def _parts(state: State, text: str, request: AnyRequest) -> tuple[Register, int]:
+def _register(parts: Parts, text: str, request: AnyRequest) -> tuple[Register, int]:
     params.check_names(params.from_query(request.scope["query_string"]), ())
-    return state.register, params.banner_id(text, state.deps.max_banner_id)
+    return parts.register, params.banner_id(text, parts.max_banner_id)
 
 
 @get(
@@ -33,13 +33,13 @@ def _parts(state: State, text: str, request: AnyRequest) -> tuple[Register, int]
     operation_class=openapi.operation("register", (openapi.AFTER, openapi.PAGE)),
     responses=openapi.answers(BannerList, 400, 503),
 )
-async def banners_list(request: AnyRequest, state: State) -> Response[bytes]:
+async def banners_list(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """The register, by ascending ID, a page at a time."""
     given = params.from_query(request.scope["query_string"])
     params.check_names(given, LIST_PARAMS)
     limit = params.whole(given, "limit", "invalid_limit", 1, MAX_LISTED, MAX_LISTED)
     after = params.whole(given, "after", "invalid_after", 0, MAX_ID, -1)
-    return _json(await state.register.page(after, limit))
+    return _json(await parts.register.page(after, limit))
 
 
 @get(
@@ -48,10 +48,10 @@ async def banners_list(request: AnyRequest, state: State) -> Response[bytes]:
     responses=openapi.answers(Banner, 400, 404, 503),
 )
 async def banner_get(
-    banner_id: FromPath[str], request: AnyRequest, state: State
+    banner_id: FromPath[str], request: AnyRequest, parts: FromParts
 ) -> Response[bytes]:
     """One banner's name and target."""
-    register, number = _parts(state, banner_id, request)
+    register, number = _register(parts, banner_id, request)
     return _json(await register.get(number))
 
 
@@ -61,10 +61,10 @@ async def banner_get(
     responses=openapi.answers(Banner, 400, 404, 408, 413, 503),
 )
 async def banner_put(
-    banner_id: FromPath[str], request: AnyRequest, state: State
+    banner_id: FromPath[str], request: AnyRequest, parts: FromParts
 ) -> Response[bytes]:
     """Registers a banner, or replaces its entry; workers redirect to the target at once."""
-    register, number = _parts(state, banner_id, request)
+    register, number = _register(parts, banner_id, request)
     entry = parse_entry(await read_body(request))
     return _json(await register.put(number, entry))
 
@@ -75,9 +75,9 @@ async def banner_put(
     operation_class=openapi.operation("register"),
     responses=openapi.answers(None, 400, 404, 503, status=204),
 )
-async def banner_delete(banner_id: FromPath[str], request: AnyRequest, state: State) -> None:
+async def banner_delete(banner_id: FromPath[str], request: AnyRequest, parts: FromParts) -> None:
     """Takes a banner out of the register; its clicks stay."""
-    register, number = _parts(state, banner_id, request)
+    register, number = _register(parts, banner_id, request)
     await register.delete(number)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
+from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.config import OpenAPIConfig
@@ -171,7 +172,13 @@ def document(handlers: Sequence[HTTPRouteHandler]) -> bytes:
     The framework makes it from an application that is never served: one that is served would
     bring pages that load scripts from elsewhere.
     """
-    app = Litestar(list(handlers), openapi_config=_config(), logging_config=None)
+    app = Litestar(
+        list(handlers),
+        # The handlers name it, and none of them is called.
+        dependencies={"parts": Provide(lambda: None, sync_to_thread=False)},
+        openapi_config=_config(),
+        logging_config=None,
+    )
     schema = app.openapi_schema
     return msgspec.json.encode(schema.to_schema())
 

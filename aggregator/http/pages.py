@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from litestar import Response, get
-from litestar.datastructures import State
 from litestar.params import FromPath
 
 from aggregator.http.middleware import AnyRequest, respond
+from aggregator.http.parts import File, FromParts
 from aggregator.reading.formats import JSON, Answer
 from clickmill.contract.problem import Problem
 
@@ -43,15 +43,6 @@ _OPEN_TAG: Final = b'<html lang="en">'
 _NEEDED_TAG: Final = b'<html lang="en" data-token="needed">'
 
 
-class File(NamedTuple):
-    """A file as it is sent."""
-
-    content_type: str
-    body: bytes
-    zipped: bytes
-    etag: str
-
-
 def read_files(folder: Path = PAGE_DIR) -> dict[str, File]:
     """Every file of the pages by its name under `folder`; libraries only where they are built."""
     paths = [path for path in folder.iterdir() if path.suffix in _TYPES]
@@ -67,7 +58,7 @@ def _read(path: Path) -> File:
     return File(_TYPES[path.suffix], body, gzip.compress(body, 6, mtime=0), etag)
 
 
-def html(files: dict[str, File], path: str, locked: bool) -> Answer:
+def html(files: Mapping[str, File], path: str, locked: bool) -> Answer:
     """The page of this path. `locked`: it asks for a token, and says so with a 401.
 
     Raises Problem (page_not_built) while the libraries are missing.
@@ -85,7 +76,7 @@ def html(files: dict[str, File], path: str, locked: bool) -> Answer:
     return Answer(status, _TYPES[".html"], body, headers)
 
 
-def asking(files: dict[str, File]) -> Callable[[str], Answer | None]:
+def asking(files: Mapping[str, File]) -> Callable[[str], Answer | None]:
     """For a path: its page with the form for the token; None where it has no page."""
 
     def page(path: str) -> Answer | None:
@@ -100,21 +91,21 @@ def asking(files: dict[str, File]) -> Callable[[str], Answer | None]:
 
 
 @get("/", include_in_schema=False)
-async def live_page(state: State) -> Response[bytes]:
+async def live_page(parts: FromParts) -> Response[bytes]:
     """The live page."""
-    return respond(html(state.files, "/", locked=False))
+    return respond(html(parts.files, "/", locked=False))
 
 
 @get("/docs", include_in_schema=False)
-async def docs_page(state: State) -> Response[bytes]:
+async def docs_page(parts: FromParts) -> Response[bytes]:
     """The API documentation for people."""
-    return respond(html(state.files, "/docs", locked=False))
+    return respond(html(parts.files, "/docs", locked=False))
 
 
 @get("/page/{name:path}", include_in_schema=False)
-async def page_file(name: FromPath[str], request: AnyRequest, state: State) -> Response[bytes]:
+async def page_file(name: FromPath[str], request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """A file of the pages."""
-    file: File | None = state.files.get(name.lstrip("/"))
+    file = parts.files.get(name.lstrip("/"))
     if file is None or name.endswith(".html"):
         raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file: see / and /docs")
     headers = {"ETag": file.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
@@ -127,9 +118,9 @@ async def page_file(name: FromPath[str], request: AnyRequest, state: State) -> R
 
 
 @get("/openapi.json", include_in_schema=False)
-async def document(state: State) -> Response[bytes]:
+async def document(parts: FromParts) -> Response[bytes]:
     """The OpenAPI document."""
-    return respond(Answer(200, JSON, state.document))
+    return respond(Answer(200, JSON, parts.document))
 
 
 HANDLERS: Final = [live_page, docs_page, page_file, document]

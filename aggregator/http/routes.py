@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 from litestar import Response, get, post
-from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response import Stream
 
 from aggregator.http import openapi
 from aggregator.http.metrics import expose
 from aggregator.http.middleware import AnyRequest, read_body, respond
+from aggregator.http.parts import FromParts, Parts
 from aggregator.reading.formats import Answer, ManyBanners, OneBanner, TopList
 from clickmill.contract import params
 from clickmill.contract.problem import unavailable
@@ -41,9 +41,11 @@ def _query(request: AnyRequest) -> dict[str, list[str]]:
     operation_class=openapi.operation("statistics", openapi.SERIES, tables=True),
     responses=openapi.answers(OneBanner, *_ASKED),
 )
-async def stats_get(banner_id: FromPath[str], request: AnyRequest, state: State) -> Response[bytes]:
+async def stats_get(
+    banner_id: FromPath[str], request: AnyRequest, parts: FromParts
+) -> Response[bytes]:
     """Statistics of one banner."""
-    return await _one(banner_id, request, state)
+    return await _one(banner_id, request, parts)
 
 
 @post(
@@ -53,15 +55,15 @@ async def stats_get(banner_id: FromPath[str], request: AnyRequest, state: State)
     responses=openapi.answers(OneBanner, *_ASKED),
 )
 async def stats_post(
-    banner_id: FromPath[str], request: AnyRequest, state: State
+    banner_id: FromPath[str], request: AnyRequest, parts: FromParts
 ) -> Response[bytes]:
     """Statistics of one banner, with the range in a JSON body."""
-    return await _one(banner_id, request, state)
+    return await _one(banner_id, request, parts)
 
 
-async def _one(banner_id: str, request: AnyRequest, state: State) -> Response[bytes]:
+async def _one(banner_id: str, request: AnyRequest, parts: Parts) -> Response[bytes]:
     body = await read_body(request)
-    return respond(await state.answers.one(banner_id, request.scope["query_string"], body))
+    return respond(await parts.answers.one(banner_id, request.scope["query_string"], body))
 
 
 @get(
@@ -69,9 +71,9 @@ async def _one(banner_id: str, request: AnyRequest, state: State) -> Response[by
     operation_class=openapi.operation("statistics", openapi.MANY, tables=True),
     responses=openapi.answers(ManyBanners, 400, 404, 503),
 )
-async def stats_many(request: AnyRequest, state: State) -> Response[bytes]:
+async def stats_many(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """Statistics of several banners, or of all, in one answer."""
-    return respond(await state.answers.many(_query(request)))
+    return respond(await parts.answers.many(_query(request)))
 
 
 @get(
@@ -79,9 +81,9 @@ async def stats_many(request: AnyRequest, state: State) -> Response[bytes]:
     operation_class=openapi.operation("statistics", openapi.TOP, tables=True),
     responses=openapi.answers(TopList, 400, 503),
 )
-async def top(request: AnyRequest, state: State) -> Response[bytes]:
+async def top(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """The banners with most clicks in a range."""
-    return respond(await state.answers.top(_query(request)))
+    return respond(await parts.answers.top(_query(request)))
 
 
 @get("/livez", operation_class=_PROCESS, responses=openapi.answers(Status))
@@ -91,18 +93,18 @@ async def livez() -> Response[bytes]:
 
 
 @get("/readyz", operation_class=_PROCESS, responses=openapi.answers(Status, 503))
-async def readyz(state: State) -> Response[bytes]:
+async def readyz(parts: FromParts) -> Response[bytes]:
     """Whether it can do its work; 503 and the reason while it can't."""
-    reason = state.deps.not_ready()
+    reason = parts.not_ready()
     if reason is not None:
         raise unavailable("not_ready", reason)
     return respond(_READY)
 
 
 @get("/metrics", operation_class=_PROCESS, responses=openapi.answers(str, media_type="text/plain"))
-async def metrics(request: AnyRequest, state: State) -> Response[bytes]:
+async def metrics(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """Metrics for Prometheus."""
-    text, content_type = expose(state.deps.registry, request.headers.get("accept", ""))
+    text, content_type = expose(parts.registry, request.headers.get("accept", ""))
     return respond(Answer(200, content_type, text))
 
 
@@ -111,9 +113,9 @@ async def metrics(request: AnyRequest, state: State) -> Response[bytes]:
     operation_class=openapi.operation("statistics"),
     responses=openapi.answers(str, 429, media_type="text/event-stream"),
 )
-async def live(state: State) -> Stream:
+async def live(parts: FromParts) -> Stream:
     """Server-sent events, one a second: clicks per second in all and by banner."""
-    return Stream(state.live.listen(), media_type="text/event-stream", headers=NOT_BUFFERED)
+    return Stream(parts.live.listen(), media_type="text/event-stream", headers=NOT_BUFFERED)
 
 
 HANDLERS: Final = [stats_get, stats_post, stats_many, top, live, livez, readyz, metrics]

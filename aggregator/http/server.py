@@ -7,7 +7,6 @@ process is one thing to watch. Granian's own supervisor, signals and log set-up 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import Any, Final
 
@@ -40,17 +39,17 @@ class Web:
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
             log_enabled=False,
         )
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> asyncio.Task[None]:
-        """Begin to serve; the task ends only with `stop` or an error, such as a taken port."""
-        self._task = asyncio.get_running_loop().create_task(self._server.serve())
-        return self._task
+    async def serve(self) -> None:
+        """Serve until cancelled; then open requests have STOP_TIMEOUT_S to end.
 
-    async def stop(self) -> None:
-        """Take no more requests; open ones have STOP_TIMEOUT_S."""
-        if self._task is None:
-            return
-        self._server.stop()  # type: ignore[no-untyped-call]
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(self._task, STOP_TIMEOUT_S)
+        Raises what keeps it from serving, such as a port that is taken.
+        """
+        serving = asyncio.create_task(self._server.serve())
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self._server.stop()  # type: ignore[no-untyped-call]
+            await asyncio.wait({serving}, timeout=STOP_TIMEOUT_S)
+            serving.cancel()
+            raise

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres import partitions
+from clickmill.retry import first_line
 
 EVERY_S: Final = 600.0
 RETRY_S: Final = 5.0
@@ -76,7 +77,7 @@ async def keep_maintained(dsn: str, days: Days) -> None:
             async with postgres.session(dsn, "partitions", synchronous_commit="off") as connection:
                 done = await maintain(connection, days)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            log.warning("partitions: %s; trying again", str(error).partition("\n")[0])
+            log.warning("partitions: %s; trying again", first_line(error))
         await asyncio.sleep(EVERY_S if done else RETRY_S)
 
 

@@ -24,13 +24,13 @@ QUEUE: Final = "clickmill-aggregators"
 MAX_AT_ONCE: Final = 64
 """Questions being answered at a time; those beyond wait in the client's own bounded queue."""
 
-log = logging.getLogger("clickmill.responders")
+log = logging.getLogger("clickmill.nats_api")
 
 _StatsRequest: Final = msgspec.json.Decoder(wire.StatsRequest)
 
 
-class Responders:
-    """Subscribes to the questions. Each is answered once, by one of the aggregators."""
+class NatsApi:
+    """Subscribes to the requests. Each is answered once, by one of the aggregators."""
 
     def __init__(self, connection: Connection, answers: Answers, register: Register) -> None:
         self._connection, self._answers, self._register = connection, answers, register
@@ -80,7 +80,8 @@ class Responders:
         headers = {wire.MORE_HEADER: str(last)} if last is not None else None
         await self._connection.publish(message.reply, page, headers=headers)
 
-    async def tell(self, banner_id: int, target: str | None) -> None:
-        """Tell every worker of a banner's new target, or that it has none any more."""
-        change = {"id": banner_id, "target_url": target}
-        await self._connection.publish(wire.BANNERS_CHANGED_SUBJECT, msgspec.json.encode(change))
+
+async def announce_target(connection: Connection, banner_id: int, target: str | None) -> None:
+    """Publish a banner's new target, or that it has none any more, to every worker."""
+    change = {"id": banner_id, "target_url": target}
+    await connection.publish(wire.BANNERS_CHANGED_SUBJECT, msgspec.json.encode(change))

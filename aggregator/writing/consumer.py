@@ -2,7 +2,7 @@
 
 The consumer owns what was delivered and not yet committed. It gathers a batch, hands it to the
 store, which returns only after the commit, and only then acknowledges each message and
-broadcasts the marks. A frame whose turn has not come is held back (see `held`).
+broadcasts the marks. A frame whose turn has not come is retained (see `reorder`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from aggregator.writing.message import Delivery, read
 from aggregator.writing.metrics import Metrics
 from aggregator.writing.newer import NewerSources
 from aggregator.writing.pull import PULL_BYTES, PULL_MESSAGES, Puller
-from aggregator.writing.reorder import Held
+from aggregator.writing.reorder import ReorderBuffer
 from aggregator.writing.store import Applied, Store
 from clickmill import bus, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 
-# How long a batch waits for company after its first frame. Workers flush once a second: a few
-# hundredths cost nobody anything and save a commit for each worker.
+# How long a batch waits for more frames after its first. Workers flush once a second: a few
+# hundredths are not noticed, and save a commit for each worker.
 LINGER_S: Final = 0.03
 BACKLOG_FRAMES: Final = 500
-# Frames below a sender's floor are given up for lost after this long; by then JetStream has
+# Frames below a sender's first available seq count as lost after this long; by then JetStream has
 # delivered again, several times, whatever it still had.
-HOLE_PATIENCE_S: Final = 3 * bus.ACK_WAIT_S
+LOST_AFTER_S: Final = 3 * bus.ACK_WAIT_S
 # About 170,000 pairs: should they all be of different banners, still a few seconds of upserts.
 MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
 SEND_ERRORS: Final = (nats.errors.Error, OSError)
@@ -46,7 +46,7 @@ log = logging.getLogger("clickmill.consumer")
 
 
 class _Load:
-    """What waits of one shard."""
+    """Frames of one shard that are not in a batch yet."""
 
     def __init__(self) -> None:
         self.frames = self.bytes = 0
@@ -58,7 +58,7 @@ class _Load:
 
 
 class Consumer:
-    """Carries deltas from the shards that it was given into the store."""
+    """Carries deltas from the assigned shards into the store."""
 
     def __init__(
         self, connection: Connection, store: Store, progress: Progress, metrics: Metrics,
@@ -69,7 +69,9 @@ class Consumer:
         self._puller = Puller(connection, self._receive, stream_bytes)
         self._waiting: deque[Delivery] = deque()
         self._load = [_Load() for _ in range(wire.SHARDS)]
-        self._held = Held()
+        self._reordered = ReorderBuffer()
+        self.shards: set[int] = set()
+        """The shards that are pulled here."""
         self._newer = NewerSources()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -77,23 +79,25 @@ class Consumer:
         self._closing: deque[wire.SourceStatus] = deque(maxlen=MAX_BATCH_FRAMES)
 
     async def start(self) -> None:
-        """Subscribe; nothing is pulled before `take`."""
+        """Subscribe; nothing is pulled before `assign`."""
         await self._puller.start()
 
-    def take(self, shard: int) -> None:
+    def assign(self, shard: int) -> None:
         """Begin with a shard."""
-        self._held.assign(shard)
-        self._puller.take(shard)
+        self.shards.add(shard)
+        self._reordered.assign(shard)
+        self._puller.assign(shard)
 
-    async def drop(self, shard: int) -> None:
+    async def revoke(self, shard: int) -> None:
         """Give a shard up; what is here already is still committed."""
-        await self._puller.drop(shard)
-        self._held.revoke(shard)
-        self._metrics.sources_waiting.set(self._held.sources)
+        await self._puller.revoke(shard)
+        self._reordered.revoke(shard)
+        self.shards.discard(shard)
+        self._metrics.sources_waiting.set(self._reordered.sources)
 
     async def stop(self) -> None:
         """Stop pulling, and return once all that is here is committed and acknowledged."""
-        await self._puller.drop_all()
+        await self._puller.revoke_all()
         await self._idle.wait()
 
     @property
@@ -109,7 +113,7 @@ class Consumer:
     @property
     def buffered(self) -> int:
         """Frames in this process that are not committed."""
-        return len(self._waiting) + self._held.frames
+        return len(self._waiting) + self._reordered.frames
 
     @property
     def pending(self) -> int:
@@ -122,7 +126,7 @@ class Consumer:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Batch after batch, for ever."""
+        """Batch after batch, until cancelled."""
         while True:
             await self._arrived.wait()
             await asyncio.sleep(LINGER_S)
@@ -155,7 +159,7 @@ class Consumer:
         self._arrived.set()
 
     def _gather(self) -> list[Delivery]:
-        """The next batch: what came in, and what was held of the same sources."""
+        """The next batch: what came in, and what is retained of the same sources."""
         batch: list[Delivery] = []
         size = 0
         while self._waiting and len(batch) < MAX_BATCH_FRAMES // 2 and size < MAX_BATCH_BYTES:
@@ -168,11 +172,11 @@ class Consumer:
         for shard, load in enumerate(self._load):
             if not load.full:
                 self._puller.hold_back(shard, full=False)
-        held = self._held.take({delivery.arrival.source for delivery in batch})
+        retained = self._reordered.pop({delivery.arrival.source for delivery in batch})
         room = MAX_BATCH_FRAMES - len(batch)
-        for delivery in held[room:]:
-            self._held.keep(delivery, time.monotonic())
-        return batch + held[:room]
+        for delivery in retained[room:]:
+            self._reordered.retain(delivery, time.monotonic())
+        return batch + retained[:room]
 
     def _arrivals(self, batch: list[Delivery]) -> list[Arrival]:
         """A floor counts only after a gap has lasted: what the sender has no more may still be
@@ -180,7 +184,8 @@ class Consumer:
         now = time.monotonic()
         return [
             arrival
-            if arrival.floor == 1 or self._held.waiting_for(arrival.source, now) >= HOLE_PATIENCE_S
+            if arrival.floor == 1
+            or self._reordered.waiting_for(arrival.source, now) >= LOST_AFTER_S
             else arrival._replace(floor=1)
             for arrival, *_ in batch
         ]
@@ -194,21 +199,21 @@ class Consumer:
         record(self._metrics, batch, applied)
         late = [d for d, v in zip(batch, applied.verdicts, strict=True) if v is Verdict.GAP]
         done = [d for d, v in zip(batch, applied.verdicts, strict=True) if v is not Verdict.GAP]
-        shed = self._keep(late)
-        self._held.settle(delivery.arrival.source for delivery in done)
+        shed = self._retain(late)
+        self._reordered.gap_closed(delivery.arrival.source for delivery in done)
         failpoint("aggregator.acknowledge")
         await self._acknowledge(done + shed)
         failpoint("aggregator.broadcast")
         await self._broadcast(done, applied)
 
-    def _keep(self, late: list[Delivery]) -> list[Delivery]:
-        """Hold frames until their turn; return those that are shed for want of room."""
+    def _retain(self, late: list[Delivery]) -> list[Delivery]:
+        """Retain frames until their turn; return those that are shed for want of room."""
         now = time.monotonic()
-        overflow = [dropped for delivery in late for dropped in self._held.keep(delivery, now)]
+        overflow = [shed for delivery in late for shed in self._reordered.retain(delivery, now)]
         if overflow:
             log.warning("%d frames behind gaps left to the workers' spools", len(overflow))
             self._metrics.shed.inc(len(overflow))
-        self._metrics.sources_waiting.set(self._held.sources)
+        self._metrics.sources_waiting.set(self._reordered.sources)
         return overflow
 
     async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:

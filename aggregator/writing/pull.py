@@ -1,6 +1,6 @@
 """Asks JetStream for the messages of this aggregator's shards, one pull request after the other.
 
-Why not the client's `fetch`: it stalls after an interruption, and returns nothing for ever once
+Why not the client's `fetch`: it stalls after an interruption, and returns nothing forever once
 its consumer was deleted. A raw request with a short life and a heartbeat can't: whatever goes
 wrong, the next one goes out a second later, and finds out whether the consumer is still there.
 
@@ -29,7 +29,7 @@ EXPIRES_S: Final = 1.0
 HEARTBEAT_S: Final = 0.5
 GRACE_S: Final = 0.5
 RETRY_S: Final = 0.25
-DROP_TIMEOUT_S: Final = 2.0
+REVOKE_TIMEOUT_S: Final = 2.0
 
 _HEARTBEAT: Final = "100"
 _ORDINARY_ENDS: Final = frozenset({"404", "408"})
@@ -87,7 +87,7 @@ class Puller:
         """Subscribe to the replies."""
         await self._connection.subscribe(f"{self._inbox}.>", self._on_message)
 
-    def take(self, shard: int) -> None:
+    def assign(self, shard: int) -> None:
         """Begin pulling a shard."""
         state = self._shards[shard] = _Shard()
         self._begin(shard, state)
@@ -97,8 +97,8 @@ class Puller:
         state.task.add_done_callback(lambda task: self._ended(shard, state, task))
 
     def _ended(self, shard: int, state: _Shard, task: asyncio.Task[None]) -> None:
-        """A pull ends when it is told to. Where it ends by itself the shard would stay unread, its
-        lease kept: it begins again."""
+        """A pull ends when its shard is revoked. One that ends by itself begins again, or its shard
+        would stay unread while this process has the lease."""
         if state.stopping:
             return
         error = None if task.cancelled() else task.exception()
@@ -106,21 +106,21 @@ class Puller:
         state.trouble = f"its pull broke: {error!r}"
         asyncio.get_running_loop().call_later(RETRY_S, self._begin, shard, state)
 
-    async def drop(self, shard: int) -> None:
+    async def revoke(self, shard: int) -> None:
         """Stop pulling a shard; returns once no message of it is under way to this process."""
         state = self._shards.get(shard)
         if state is None or state.task is None:
             return
         state.stopping = True
         state.room.set()
-        await asyncio.wait([state.task], timeout=DROP_TIMEOUT_S)
+        await asyncio.wait([state.task], timeout=REVOKE_TIMEOUT_S)
         state.task.cancel()
         self._shards.pop(shard, None)
         self.pending.pop(shard, None)
 
-    async def drop_all(self) -> None:
+    async def revoke_all(self) -> None:
         """Stop pulling altogether."""
-        await asyncio.gather(*(self.drop(shard) for shard in list(self._shards)))
+        await asyncio.gather(*(self.revoke(shard) for shard in list(self._shards)))
 
     @property
     def trouble(self) -> dict[int, str]:
@@ -143,7 +143,7 @@ class Puller:
             try:
                 await state.room.wait()
                 if state.trouble:
-                    await self._mend(shard)
+                    await self._repair(shard)
                     state.trouble = ""
                 if not state.stopping:
                     await self._request(shard, state)
@@ -172,7 +172,7 @@ class Puller:
             except TimeoutError:
                 continue
 
-    async def _mend(self, shard: int) -> None:
+    async def _repair(self, shard: int) -> None:
         """Make stream and consumer where they are missing. Raises where NATS does not answer."""
         async with self._stream_lock:
             if time.monotonic() - self._stream_checked > RETRY_S:

@@ -1,14 +1,13 @@
-"""Tells workers their marks, and takes in their signs of life (`clickmill.committed`).
+"""Takes in the workers' heartbeats (`clickmill.committed`), and answers with their marks.
 
-Every aggregator hears every sign of life; the one that pulls the source's shard answers. A
-source that memory does not know, such as one that was closed long ago, is looked up with the
-next round of the lease session, on which the open sources are read again as well.
+Every aggregator receives every heartbeat; the one that pulls the source's shard answers. A source
+that memory does not hold, such as one that was closed long ago, is looked up with the next round
+of the lease session, on which the open sources are read again as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,8 +18,8 @@ from psycopg import AsyncConnection
 
 from aggregator.postgres import arrays
 from aggregator.writing.completeness import Progress
+from aggregator.writing.consumer import Consumer
 from aggregator.writing.fold import Mark
-from aggregator.writing.leases import Leases
 from clickmill import wire
 from clickmill.connection import Connection
 
@@ -28,7 +27,7 @@ MAX_LOOKUPS: Final = 10_000
 # With other aggregators about, their commits are read each round; alone, this is a safety net.
 ROUNDS_ALONE: Final = 10
 
-log = logging.getLogger("clickmill.marks")
+log = logging.getLogger("clickmill.source_status")
 
 _COLUMNS: Final = """
 SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigint * 1000, closed,
@@ -38,19 +37,11 @@ _OPEN: Final = _COLUMNS + "WHERE NOT closed"
 _THESE: Final = _COLUMNS + "WHERE source = ANY(%s)"
 
 
-class Marks:
-    """Answers requests for marks and keeps `progress` up with the table."""
+class SourceReports:
+    """Answers the sources' reports with marks, and keeps `progress` up with the table."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        progress: Progress,
-        leases: Leases,
-        close_source: Callable[[wire.SourceStatus], None],
-    ) -> None:
-        """`close_source` takes what an adopter gives up."""
-        self._connection, self._progress, self._leases = connection, progress, leases
-        self._close_source = close_source
+    def __init__(self, connection: Connection, progress: Progress, consumer: Consumer) -> None:
+        self._connection, self._progress, self._consumer = connection, progress, consumer
         self._decoder = msgspec.json.Decoder(wire.SourceStatus)
         self._lookups: dict[UUID, str] = {}
         self._round = 0
@@ -66,11 +57,11 @@ class Marks:
             log.warning("%s: a request that can't be read: %s", wire.COMMITTED_SUBJECT, error)
             return
         self._progress.heard(status)
-        if wire.shard_of(status.source) not in self._leases.owned:
+        if wire.shard_of(status.source) not in self._consumer.shards:
             return
         mark = self._progress.mark_of(status.source)
         if status.closed and mark is not None and mark.seq >= status.seq:
-            self._close_source(status)
+            self._consumer.close_source(status)
         if mark is not None:
             await self._reply(message.reply, mark)
         elif len(self._lookups) < MAX_LOOKUPS:
@@ -84,7 +75,7 @@ class Marks:
         except (nats.errors.Error, OSError) as error:
             log.debug("answering a request for a mark: %s", error)
 
-    async def round(self, connection: AsyncConnection[Any], first: bool, alone: bool) -> None:
+    async def read(self, connection: AsyncConnection[Any], first: bool, alone: bool) -> None:
         """Read the table: the open sources, and the sources asked for meanwhile."""
         self._round += 1
         if first or not alone or self._round % ROUNDS_ALONE == 0:

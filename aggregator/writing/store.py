@@ -4,8 +4,8 @@ Why exactly once: the marks of the batch's sources are locked before the fold re
 advanced in the same transaction as the sums. Whatever happens around COMMIT, the next attempt
 reads the marks again and finds there what was applied and what was not.
 
-`Store.apply` returns only after a commit. Everything that time can heal is retried for ever, on
-a new connection each time. A batch that takes too long is halved; figures that Postgres refuses
+`Store.apply` returns only after a commit. Everything that time can heal is retried forever, on
+a new connection each time. A batch that takes too long is halved; sums that Postgres refuses
 are found by halving too, and set aside in the quarantine.
 """
 
@@ -37,18 +37,16 @@ from aggregator.writing.fold import (
 from aggregator.writing.sums import NO_ROWS, Rows
 from clickmill import wire
 from clickmill.failpoints import failpoint
+from clickmill.retry import Backoff, Throttle, first_line
 
-BACKOFF_FIRST_S: Final = 0.05
-BACKOFF_MOST_S: Final = 2.0
 APPLY_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 1.0
-LOG_EVERY_S: Final = 10.0
 AHEAD_MINUTES: Final = 60
 BEHIND_DAYS: Final = 32
 MAX_KNOWN_SOURCES: Final = 200_000
 
-# Errors that the figures themselves cause: trying the same again never helps.
-REFUSALS: Final = (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, ValueError)
+# Errors that the values themselves cause: trying the same again never helps.
+VALUE_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, ValueError)
 
 log = logging.getLogger("clickmill.store")
 
@@ -83,7 +81,7 @@ class Store:
     def __init__(
         self, dsn: str, retention_days: int = 0, on_retry: Callable[[], None] = lambda: None
     ) -> None:
-        """`retention_days`: minutes older than this are clamped (0: kept for ever).
+        """`retention_days`: minutes older than this are clamped (0: kept forever).
 
         `on_retry` is called for each attempt that failed and is repeated.
         """
@@ -92,12 +90,12 @@ class Store:
         self._connection: AsyncConnection[Any] | None = None
         self._known: set[UUID] = set()
         self._days: set[int] = set()
-        self._complaint_due = 0.0
+        self._throttle = Throttle()
         self._on_retry = on_retry
         self.retries = 0
 
     async def apply(self, arrivals: Sequence[Arrival]) -> Applied:
-        """Apply a batch; return only once it is committed. Retries for ever."""
+        """Apply a batch; return only once it is committed. Retries forever."""
         applied = Applied(arrivals)
         await self._apply_places(arrivals, list(range(len(arrivals))), applied)
         return applied
@@ -122,21 +120,21 @@ class Store:
         chosen = [arrivals[place] for place in at]
         try:
             folded, marks = await self._until_committed(chosen, applied, refused="")
-        except (psycopg.errors.QueryCanceled, *REFUSALS) as error:
+        except (psycopg.errors.QueryCanceled, *VALUE_ERRORS) as error:
             await self._discard()
             if len(at) > 1:
                 arrivals = _with_floors(arrivals)
                 for half in _halves(arrivals, at):
                     await self._apply_places(arrivals, half, applied)
                 return
-            reason = f"refused: {str(error).partition(chr(10))[0] or type(error).__name__}"
+            reason = f"refused: {first_line(error)}"
             folded, marks = await self._until_committed(chosen, applied, refused=reason)
         applied.add(folded, marks, at)
 
     async def _until_committed(
         self, arrivals: Sequence[Arrival], applied: Applied, refused: str
     ) -> tuple[Folded, dict[UUID, Mark]]:
-        backoff = BACKOFF_FIRST_S
+        backoff = Backoff()
         while True:
             try:
                 async with asyncio.timeout(APPLY_TIMEOUT_S):
@@ -151,7 +149,7 @@ class Store:
             except psycopg.errors.CheckViolation as error:
                 # A partition that was there is gone; the next connection looks again.
                 await self._retry_later(error, backoff)
-            except REFUSALS:
+            except VALUE_ERRORS:
                 raise
             except psycopg.errors.QueryCanceled as error:
                 if len(arrivals) > 1:
@@ -159,17 +157,14 @@ class Store:
                 await self._retry_later(error, backoff)
             except (psycopg.Error, OSError, TimeoutError) as error:
                 await self._retry_later(error, backoff)
-            backoff = min(2 * backoff, BACKOFF_MOST_S)
 
-    async def _retry_later(self, error: Exception, backoff: float) -> None:
+    async def _retry_later(self, error: Exception, backoff: Backoff) -> None:
         self.retries += 1
         self._on_retry()
-        if time.monotonic() >= self._complaint_due:
-            self._complaint_due = time.monotonic() + LOG_EVERY_S
-            text = str(error).strip().partition("\n")[0] or type(error).__name__
-            log.warning("Postgres: %s; nothing is lost, trying again", text)
+        if self._throttle.allows(time.monotonic()):
+            log.warning("Postgres: %s; nothing is lost, trying again", first_line(error))
         await self._discard()
-        await asyncio.sleep(backoff)
+        await asyncio.sleep(backoff.pause())
 
     async def _transaction(
         self, connection: AsyncConnection[Any], arrivals: Sequence[Arrival], refused: str
@@ -276,7 +271,7 @@ def _sort_key(arrival: Arrival) -> tuple[bytes, int, bool]:
 
 
 def _without_rows(folded: Folded, arrivals: Sequence[Arrival], reason: str) -> Folded:
-    """The same step of the marks, with the figures in the quarantine instead of the tables."""
+    """The same step of the marks, with the counts in the quarantine instead of the tables."""
     for place, arrival in enumerate(arrivals):
         if folded.verdicts[place] is Verdict.APPLIED:
             folded.verdicts[place] = Verdict.QUARANTINED

@@ -36,7 +36,7 @@ class Pulled:
     async def start(self) -> None:
         await self.puller.start()
         for shard in (SHARD, OTHER):
-            self.puller.take(shard)
+            self.puller.assign(shard)
         await self.in_trouble(set())
 
     async def in_trouble(self, shards: set[int]) -> None:
@@ -88,7 +88,7 @@ def test_a_pull_that_broke_begins_again(
                 await pulled.gets(OTHER, b"meanwhile")
             await pulled.gets(SHARD, b"afterwards")
             assert not pulled.puller.trouble
-            await pulled.puller.drop_all()
+            await pulled.puller.revoke_all()
 
     uvloop.run(story())
     assert f"the pull of shard {SHARD} broke; it begins again" in caplog.text
@@ -111,7 +111,7 @@ def test_a_shard_that_is_given_up_begins_no_more(
 
             monkeypatch.setattr(Puller, "_request", broken)
             await pulled.in_trouble({SHARD, OTHER})
-            await pulled.puller.drop_all()
+            await pulled.puller.revoke_all()
             requests.clear()
             await asyncio.sleep(0.3)  # three times as long as a break
             assert not requests

@@ -105,10 +105,11 @@ class Api:
         self.register = make_register(self.deps)
         async with self.pool:
             web = Web(build_app(self.deps), "127.0.0.1", self.port)
-            web.start()
+            serving = asyncio.create_task(web.serve())
             await self._stop.wait()
             self.deps.stopping.set()
-            await web.stop()
+            serving.cancel()
+            await asyncio.wait({serving})
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.client.get(path, params=params)

@@ -23,15 +23,15 @@ def test_shares_are_equal_and_add_up() -> None:
 
 def test_who_is_no_member_gets_nothing() -> None:
     assert share([1, 2], 3, SHARDS) == 0
-    assert plan([(1, LOCK_MEMBERS), (1, 0)], 3).take == []
+    assert plan([(1, LOCK_MEMBERS), (1, 0)], 3).assign == []
 
 
 def test_the_only_member_takes_all() -> None:
     todo = plan([(7, LOCK_MEMBERS)], 7)
-    assert (sorted(todo.take), todo.give) == (list(range(SHARDS)), 0)
+    assert (sorted(todo.assign), todo.revoke) == (list(range(SHARDS)), 0)
 
 
-def test_a_newcomer_waits_until_the_other_gives() -> None:
+def test_a_newcomer_waits_until_the_other_gives_up_its_part() -> None:
     locks = [(1, LOCK_MEMBERS), (2, LOCK_MEMBERS)] + [(1, n) for n in range(SHARDS)]
     assert plan(locks, 1) == ([], 8)
     assert plan(locks, 2) == ([], 0)
@@ -51,9 +51,9 @@ def test_whoever_comes_and_goes_the_shares_settle(
                 locks = [(m, LOCK_MEMBERS) for m in members]
                 todo = plan(locks + [(pid, shard) for shard, pid in held.items()], me)
                 mine = [shard for shard, pid in held.items() if pid == me]
-                for shard in mine[: todo.give]:
+                for shard in mine[: todo.revoke]:
                     del held[shard]
-                for shard in todo.take:
+                for shard in todo.assign:
                     held.setdefault(shard, me)
         counts = [list(held.values()).count(m) for m in members]
         assert sum(counts) == SHARDS
