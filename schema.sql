@@ -60,7 +60,8 @@ CREATE TABLE IF NOT EXISTS banner (
 -- Rows are never deleted: a message that turns up late must still find its mark.
 --   sealed_at: everything the source answered before it is in frames up to last_seq.
 --   closed: no further frame will come; an open source that falls silent holds back
---   completeThrough. To give up on a machine that will never return: SET closed = true.
+--   completeThrough. `clickmill sources give-up` closes those of a machine that is lost.
+--   node: the machine, by CLICKMILL_NODE or its host name; '' from a worker of 0.1.
 CREATE TABLE IF NOT EXISTS source (
     source     uuid        PRIMARY KEY,
     shard      int         NOT NULL,
@@ -68,8 +69,25 @@ CREATE TABLE IF NOT EXISTS source (
     total      bigint      NOT NULL DEFAULT 0,
     sealed_at  timestamptz NOT NULL DEFAULT to_timestamp(0),
     closed     boolean     NOT NULL DEFAULT false,
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    node       text        NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
+
+-- Sources of machines that were given up as lost: who did it, when, and what may be missing.
+--   missing_from: every click that the source answered before this moment is counted.
+--   total: its clicks that were counted by then; last_seen: its last heartbeat.
+--   returned_at: it came back after all; its frames count as any others.
+CREATE TABLE IF NOT EXISTS source_given_up (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source       uuid        NOT NULL,
+    node         text        NOT NULL,
+    given_up_at  timestamptz NOT NULL DEFAULT now(),
+    given_up_by  text        NOT NULL,
+    last_seen    timestamptz NOT NULL,
+    missing_from timestamptz NOT NULL,
+    total        bigint      NOT NULL,
+    returned_at  timestamptz
+);
 
 -- What could not be counted, with the evidence. reason begins with one word:
 --   unreadable: the bytes are no frame; clicks is NULL, for nobody can know them
@@ -184,7 +202,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clickmill_read') THEN
         RETURN;
     END IF;
-    FOREACH part IN ARRAY '{banner_minute,banner_hour,banner_day,retention,banner,source,quarantine}'::text[] LOOP
+    FOREACH part IN ARRAY '{banner_minute,banner_hour,banner_day,retention,banner,source,source_given_up,quarantine}'::text[] LOOP
         IF NOT has_table_privilege('clickmill_read', part, 'SELECT') THEN
             EXECUTE format('GRANT SELECT ON %I TO clickmill_read', part);
         END IF;

@@ -29,6 +29,7 @@ from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
 from aggregator.writing.metrics import Metrics, register_process
 from aggregator.writing.source_status import SourceReports
+from aggregator.writing.sources import Sources
 from aggregator.writing.store import Store
 from clickmill import heartbeat
 from clickmill.connection import Connection
@@ -61,7 +62,10 @@ class Service:
             self._connection, self._store, self._progress, self._metrics, settings.nats_max_bytes
         )
         self._readiness = Readiness(self._connection, self._consumer)
-        self._reports = SourceReports(self._connection, self._progress, self._consumer)
+        self._reports = SourceReports(
+            self._connection, self._progress, self._consumer, self._metrics.returned.inc
+        )
+        self._sources = Sources(self._connection, self._progress, settings.postgres_dsn)
         self._rounds = Rounds(
             settings.postgres_dsn, self._consumer, self._reports, self._progress, self._metrics,
             self._readiness,
@@ -108,6 +112,7 @@ class Service:
             await self._connection.connected()
             await self._nats_api.start()
             await self._reports.start()
+            await self._sources.start()
             await self._consumer.start()
             tasks.create_task(self._consumer.run())
             tasks.create_task(self._rounds.run())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -116,6 +117,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="answer clicks without the event loop (see ingest/http/granian_server.py)"
         ),
     ] = True
+    node: Annotated[
+        str, text_meta("name of this machine in `clickmill sources`; empty: its host name")
+    ] = ""
     counters_dir: Annotated[
         str,
         text_meta("where counter files lie, if not in the data directory; same machine, same boot"),
@@ -152,6 +156,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def worker_count(self) -> int:
         """Number of ingest processes: the setting, or one for each core that we may use."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def node_name(self) -> str:
+        """The name of this machine: the setting, or the host name."""
+        return self.node or socket.gethostname()
 
     def to_env(self) -> dict[str, str]:
         """These settings as environment variables, for a child; unset strings stay out."""

@@ -47,6 +47,7 @@ SHARDS: Final = 16
 DELTAS_PREFIX: Final = "clickmill.deltas"
 STATS_SUBJECT: Final = "clickmill.stats"
 COMMITTED_SUBJECT: Final = "clickmill.committed"
+SOURCES_SUBJECT: Final = "clickmill.sources"
 BANNERS_SUBJECT: Final = "clickmill.banners"
 BANNERS_CHANGED_SUBJECT: Final = "clickmill.banners.changed"
 
@@ -261,6 +262,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
 
     `as_of` is Unix time in nanoseconds. `closed` says that no frame after `seq` will ever come.
     `created_at`, in the same unit: nothing was answered before it; 0 where the sender can't say.
+    `node`: the machine, by CLICKMILL_NODE or its host name; "" from a worker of 0.1.
     """
 
     source: UUID
@@ -268,6 +270,36 @@ class SourceStatus(msgspec.Struct, frozen=True):
     as_of: int
     closed: bool = False
     created_at: int = 0
+    node: str = ""
+
+
+class SourcesRequest(msgspec.Struct, frozen=True):
+    """Asks for the open sources; with `give_up` (a node or a source) closes its silent ones.
+
+    `by` is who gives up, for the record.
+    """
+
+    give_up: str = ""
+    by: str = ""
+
+
+class SourceRow(msgspec.Struct, frozen=True):
+    """An open source. Times are Unix seconds; `complete_through` is 0 where nothing is known."""
+
+    source: UUID
+    node: str
+    last_seen: float
+    last_seq: int
+    total: int
+    complete_through: float
+    silent: bool
+
+
+class SourcesReply(msgspec.Struct, frozen=True):
+    """The open sources, or those that were given up; `error` says why none was."""
+
+    sources: list[SourceRow] = []
+    error: str = ""
 
 
 class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):

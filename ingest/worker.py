@@ -60,7 +60,7 @@ async def serve(settings: Settings) -> int:
         settings.nats_url, f"clickmill-ingest-{source.id}", MaxPayload(root / "max_payload"),
         settings.nats_max_bytes,
     )  # fmt: skip
-    own = Shipper(source, limits.outbox(mark=0), slot, settings.nats_max_bytes)
+    own = Shipper(source, limits.outbox(mark=0), slot, limits.nats_max_bytes, limits.node_name)
     sealer = Sealer(source, own.outbox, own.disk, slot)
     adoption = Adoption(root, link, limits, slot)
     health = Health(link, sealer, own, adoption, limits, slot)

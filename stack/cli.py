@@ -1,4 +1,4 @@
-"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top.
+"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top, sources.
 
 Exit codes: 0 after a stop by signal, 1 when something is in the way (one sentence says what and
 what to do), 2 when a setting or an option is wrong, 3 when clicks are left that Postgres is not
@@ -27,12 +27,14 @@ COMMANDS: Final = {
     "drain": "brings the clicks of a data directory to Postgres: of a node that is gone",
     "doctor": "checks the settings, NATS and Postgres, and says what to do",
     "top": "rates, latency, backlog and top banners of a running system, each second",
+    "sources": "lists the workers that report; `give-up NODE` closes those of a lost machine",
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1
 NEEDED: Final = {
     "ingest": ("nats_url",),
     "drain": ("nats_url",),
+    "sources": ("nats_url",),
     "aggregator": ("nats_url", "postgres_dsn"),
 }
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command: str = arguments.pop("command")
     once: bool = arguments.pop("once", False)
+    give_up: str = arguments.pop("give_up", None) or ""
     try:
         settings = settings_module.load(arguments)
         _check_needed(command, settings)
@@ -55,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _top(settings, once)
     if command == "drain":
         return _drain(settings)
+    if command == "sources":
+        return _sources(settings, give_up)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
 
 
@@ -90,6 +95,17 @@ def _doctor(settings: Settings) -> int:
     return IN_THE_WAY if examine(settings) else 0
 
 
+def _sources(settings: Settings, give_up: str) -> int:
+    from stack.sources import show
+
+    try:
+        show(settings, give_up)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
+    return 0
+
+
 def _top(settings: Settings, once: bool) -> int:
     from stack.top import watch
 
@@ -120,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name == "top":
             sub.add_argument("--once", action="store_true", help="print one view, and end")
+        if name == "sources":
+            actions = sub.add_subparsers(metavar="ACTION")
+            lost = actions.add_parser("give-up", help="close the sources of a machine that is lost")
+            lost.add_argument(
+                "give_up", metavar="NODE|UUID", help="as `clickmill sources` lists it"
+            )
     return parser
 
 

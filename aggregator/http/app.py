@@ -61,7 +61,10 @@ class Deps:
 def make_answers(deps: Deps) -> Answers:
     """The statistics questions over these parts; NATS and HTTP use the same."""
     reader = Reader(deps.pool)
-    return Answers(reader, deps.progress.complete_through, deps.max_banner_id)
+    progress = deps.progress
+    return Answers(
+        reader, progress.complete_through, deps.max_banner_id, complete_but=progress.complete_but
+    )
 
 
 def make_register(deps: Deps) -> Register:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from msgspec import UNSET
+
 from aggregator.reading import buckets, formats
 from aggregator.reading.kept import ALWAYS_S, Kept, Question
 from aggregator.reading.queries import Reader
@@ -33,6 +35,10 @@ TOP_PARAMS: Final = RANGE_PARAMS | {"limit"}
 def next_second() -> datetime:
     """The end of the running second: what was clicked in it is in a range until "now"."""
     return (datetime.now(UTC) + timedelta(seconds=1)).replace(microsecond=0)
+
+
+def _whole_second(moment: datetime | None) -> datetime | None:
+    return moment and moment.astimezone(UTC).replace(microsecond=0)
 
 
 class Shape:
@@ -70,9 +76,11 @@ class Answers:
         complete_through: Callable[[], datetime | None],
         max_banner_id: int,
         now: Callable[[], datetime] = next_second,
+        complete_but: Callable[[], tuple[datetime | None, list[str]] | None] = lambda: None,
     ) -> None:
         self._reader = reader
         self._complete_through = complete_through
+        self._silent = complete_but
         self._max_banner_id = max_banner_id
         self._now = now
 
@@ -88,7 +96,7 @@ class Answers:
         kept = await self._kept(shape.span)
         shape.asked.check(kept)
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
-        complete = self._complete()
+        complete, but = self._complete(), self._complete_but()
         cover = kept.pieces(buckets.cover(shape.span, starts))
         series = await self._reader.series([banner_id], starts, cover, shape.step)
         clicks = series.get(banner_id, [])
@@ -99,6 +107,7 @@ class Answers:
             Counts=sum(v for _, v in clicks),
             stats=shape.points(clicks, starts),
             completeThrough=complete,
+            completeBut=but,
         )
         return formats.render(answer, shape.form, f"stats-{banner_id}")
 
@@ -109,7 +118,7 @@ class Answers:
         named = self._named(given)
         kept = await self._kept(shape.span)
         shape.asked.check(kept, max(1, len(named or ())))
-        complete = self._complete()
+        complete, but = self._complete(), self._complete_but()
         if named is None:
             whole = buckets.cover(shape.span, buckets.total_start(shape.span))
             named = await self._reader.clicked(kept.pieces(whole))
@@ -133,6 +142,7 @@ class Answers:
             Counts=sum(banner.Counts for banner in banners),
             banners=banners,
             completeThrough=complete,
+            completeBut=but,
         )
         return formats.render(answer, shape.form, "stats")
 
@@ -143,8 +153,11 @@ class Answers:
         return await self._reader.kept()
 
     def _complete(self) -> datetime | None:
-        moment = self._complete_through()
-        return moment and moment.astimezone(UTC).replace(microsecond=0)
+        return _whole_second(self._complete_through())
+
+    def _complete_but(self) -> formats.But:
+        found = self._silent()
+        return formats.CompleteBut(_whole_second(found[0]), found[1]) if found else UNSET
 
     def _named(self, given: Params) -> list[int] | None:
         texts = given.get("bannerID")
@@ -166,7 +179,7 @@ class Answers:
         limit = params.whole(given, "limit", "invalid_limit", 1, TOP_MAX, TOP_DEFAULT)
         kept = await self._kept(span)
         Question(span, None).check(kept)
-        complete = self._complete()
+        complete, but = self._complete(), self._complete_but()
         cover = kept.pieces(buckets.cover(span, buckets.total_start(span)))
         everything, ranked = await self._reader.top(cover, limit)
         answer = formats.TopList(
@@ -177,6 +190,7 @@ class Answers:
                 formats.Ranked(bannerID=t.banner_id, name=t.name, Counts=t.clicks) for t in ranked
             ],
             completeThrough=complete,
+            completeBut=but,
         )
         return formats.render(answer, form, "top")
 

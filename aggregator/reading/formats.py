@@ -28,6 +28,16 @@ Complete = Annotated[datetime | None, Meta(description=_COMPLETE)]
 Clicks = Annotated[int, Meta(ge=0, description="clicks")]
 
 
+class CompleteBut(msgspec.Struct, frozen=True):
+    """What holds for all nodes but the silent ones; only there while one is silent."""
+
+    completeThrough: Complete  # noqa: N815
+    silentNodes: Annotated[list[str], Meta(description="their names")]  # noqa: N815
+
+
+But = CompleteBut | msgspec.UnsetType
+
+
 class Point(msgspec.Struct, frozen=True):
     """Clicks of one bucket: its start and its value."""
 
@@ -58,6 +68,7 @@ class OneBanner(msgspec.Struct, frozen=True, kw_only=True):
     Counts: Annotated[int, Meta(ge=0, description="sum of all clicks in the range")]
     stats: list[Point]
     completeThrough: Complete  # noqa: N815
+    completeBut: But = msgspec.UNSET  # noqa: N815
 
 
 class ManyBanners(_Span, frozen=True, kw_only=True):
@@ -65,6 +76,7 @@ class ManyBanners(_Span, frozen=True, kw_only=True):
 
     banners: list[BannerSeries]
     completeThrough: Complete  # noqa: N815
+    completeBut: But = msgspec.UNSET  # noqa: N815
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +92,7 @@ class TopList(_Span, frozen=True, kw_only=True):
 
     top: list[Ranked]
     completeThrough: Complete  # noqa: N815
+    completeBut: But = msgspec.UNSET  # noqa: N815
 
 
 class Answer(NamedTuple):

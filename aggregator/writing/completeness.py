@@ -36,6 +36,24 @@ class SilentSource(NamedTuple):
     complete_through: datetime
 
 
+class CompleteBut(NamedTuple):
+    """Complete through this moment (None: not known), but for these nodes, which are silent."""
+
+    through: datetime | None
+    nodes: list[str]
+
+
+class OpenSource(NamedTuple):
+    """What is known of an open source; times are Unix nanoseconds."""
+
+    source: UUID
+    node: str
+    heard: int
+    mark: Mark
+    through: int
+    silent: bool
+
+
 class _Source:
     """What is known of one open source. `through` is 0 while nothing of it is known."""
 
@@ -83,6 +101,7 @@ class Progress:
         self.rates = Rates(lambda: clock() / SECOND)
         self._open: dict[UUID, _Source] = {}
         self._unseen: dict[UUID, _Unseen] = {}
+        self._nodes: dict[UUID, str] = {}
         self._loaded = False
         self._cached: tuple[int, int | None] = (0, None)
 
@@ -111,6 +130,11 @@ class Progress:
         self._loaded = True
         self.rates.known(True)
         self._cached = (0, None)
+
+    def names_are(self, nodes: Mapping[UUID, str]) -> None:
+        """The nodes of open sources, as the table has them; heartbeats name them too."""
+        known = {u: name for u, name in self._nodes.items() if u in self._open or u in self._unseen}
+        self._nodes = known | {source: name for source, name in nodes.items() if name}
 
     def forget(self) -> None:
         """The table can't be read: what is known of it may be out of date."""
@@ -156,6 +180,8 @@ class Progress:
         """A worker's sign of life."""
         known = self._open.get(status.source)
         created = min(status.created_at, self._clock())
+        if status.node and len(self._nodes) < MAX_SOURCES and not status.closed:
+            self._nodes[status.source] = status.node
         if known is None:
             if status.closed or len(self._open) + len(self._unseen) >= MAX_SOURCES:
                 self._unseen.pop(status.source, None)
@@ -191,6 +217,26 @@ class Progress:
         """Every click answered before this moment is in Postgres; None while that is not known."""
         nanoseconds = self._complete_through()
         return None if nanoseconds is None else _datetime(nanoseconds)
+
+    def complete_but(self) -> CompleteBut | None:
+        """What holds for all but the silent sources; None while none is silent."""
+        silent = [s for s in self.open_sources() if s.silent] if self._loaded else []
+        if not silent:
+            return None
+        alive = [s.through for s in self.open_sources() if not s.silent]
+        through = None if 0 in alive else _datetime(min([self._clock(), *alive]))
+        return CompleteBut(through, sorted({s.node or str(s.source) for s in silent}))
+
+    def open_sources(self) -> list[OpenSource]:
+        """All that are open, by node."""
+        before = self._clock() - SILENT_AFTER
+        found = [(u, s.heard, s.mark, s.through) for u, s in self._open.items()]
+        found += [(u, s.heard, Mark(), 0) for u, s in self._unseen.items()]
+        rows = [
+            OpenSource(u, self._nodes.get(u, ""), heard, mark, through, heard < before)
+            for u, heard, mark, through in found
+        ]
+        return sorted(rows, key=lambda row: (row.node, row.source))
 
     def freshness_seconds(self) -> float | None:
         """How far completeThrough is behind the clock; None while it is not known."""

@@ -75,6 +75,9 @@ class BatchMetrics:
         self.missing = make.counter(
             "clicks_missing", "Clicks in frames that are lost for good, by the sources' totals"
         )
+        self.returned = make.counter(
+            "sources_returned", "Sources that were given up as lost and came back"
+        )
         self.retries = make.counter(
             "commit_retries", "Attempts to commit that failed and were repeated"
         )

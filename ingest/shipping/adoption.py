@@ -60,7 +60,8 @@ class Adoption:
             outbox.sealed(seq, time.monotonic())
         self._slot.add("clickmill_sources_adopted")
         self._slot.add("clickmill_spool_damages", len(source.spool.damages))
-        shipper = Shipper(source, outbox, self._slot, self._limits.nats_max_bytes)
+        limits = self._limits
+        shipper = Shipper(source, outbox, self._slot, limits.nats_max_bytes, limits.node_name)
         self.shippers.append(shipper)
         await _seal_rest(shipper)
         log.info("adopted %s with %d frames", source.id, source.spool.frames)

@@ -1,4 +1,4 @@
-"""What the settings say of spools, frames and the stream."""
+"""What the settings say of spools, frames, the stream and the name of this machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Limits(NamedTuple):
     spool_keep_seconds: float
     resend_after_seconds: float
     nats_max_bytes: int
+    node_name: str
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

@@ -47,10 +47,17 @@ _decode_committed: Final = msgspec.json.Decoder(wire.Committed).decode
 class Shipper:
     """Brings the frames of one source to JetStream and forgets them when Postgres has them."""
 
-    def __init__(self, source: Source, outbox: Outbox, slot: Slot, stream_max_bytes: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        outbox: Outbox,
+        slot: Slot,
+        stream_max_bytes: int,
+        node: str = "",
+    ) -> None:
         self.source, self.outbox = source, outbox
         self.disk = asyncio.Lock()
-        self._slot, self._stream_max_bytes = slot, stream_max_bytes
+        self._slot, self._stream_max_bytes, self._node = slot, stream_max_bytes, node
         self._wake = asyncio.Event()
         self._closing = self._closed = False
         self._unread = 0
@@ -243,7 +250,9 @@ class Shipper:
         counters, source = self.source.counters, self.source
         as_of = time.time_ns() if counters is None else counters.idle_as_of()
         closed = self._closing or counters is None
-        return wire.SourceStatus(source.id, source.sealed_seq, as_of, closed, source.created_at)
+        return wire.SourceStatus(
+            source.id, source.sealed_seq, as_of, closed, source.created_at, self._node
+        )
 
     async def close(self, connection: Connection) -> bool:
         """Report this source as closed, if all of its clicks are sealed; whether it is now closed
