@@ -23,7 +23,7 @@ from tests.support.wait import aeventually
 NOBODY = "nats://127.0.0.1:1"
 LIMITS = Limits(
     flush_interval=60, spool_max_bytes=1 << 20, spool_keep_seconds=900, resend_after_seconds=30,
-    nats_max_bytes=1 << 20,
+    nats_max_bytes=1 << 20, node_name="test",
 )  # fmt: skip
 
 
