@@ -2,9 +2,9 @@
 
 Clicks per second come from the marks of all sources, which each aggregator knows from its start
 on, whoever commits the clicks: a new listener gets what is known of the last five minutes. Banners
-and minutes are read from Postgres, only while somebody listens (and a little longer). Each beat
+and minutes are read from Postgres, only while there are listeners (and a little longer). Each tick
 becomes one event, encoded once; all listeners send the same bytes, and one that is too slow misses
-beats instead of queueing them. While a beat is late comments go out, so that silence always means
+ticks instead of queueing them. While a tick is late comments go out, so that silence always means
 a lost connection.
 """
 
@@ -22,19 +22,19 @@ import msgspec
 from aggregator.reading.live_events import (
     HISTORY_MINUTES,
     LOOK_BACK_S,
-    Hello,
+    Activity,
     Pipeline,
-    Pulse,
     Rates,
+    Snapshot,
 )
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import MINUTE_S
 from clickmill.contract.problem import Problem, too_many
 
-BEAT_S: Final = 1.0
+TICK_S: Final = 1.0
 # While nothing happens changes are looked for more often, so that the first click shows at once.
 QUIET_POLL_S: Final = 0.25
-# While a beat is late a comment goes out this often.
+# While a tick is late a comment goes out this often.
 LATE_S: Final = 0.5
 MAX_LISTENERS: Final = 2_000
 LIFE_S: Final = 60.0
@@ -69,7 +69,7 @@ class Live:
         self._count_listeners = count_listeners
         self._listening = 0
         self._left = 0.0
-        self._pulse = Pulse(rates)
+        self._activity = Activity(rates)
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -91,11 +91,11 @@ class Live:
         try:
             upcoming = self._upcoming()
             yield b"retry: %d\n\n" % RETRY_MS
-            yield event("hello", await self._hello())
+            yield event("hello", await self._snapshot())
             while time.monotonic() < ends and not self._stopping.is_set():
-                beat = await asyncio.shield(upcoming)
+                tick = await asyncio.shield(upcoming)
                 upcoming = self._upcoming()
-                yield beat
+                yield tick
         finally:
             self._enter(-1)
 
@@ -105,46 +105,46 @@ class Live:
         self._count_listeners(self._listening)
 
     def _upcoming(self) -> asyncio.Future[bytes]:
-        """The next beat, which all who listen wait for together."""
+        """The next tick, which all who listen wait for together."""
         if self._next is None or self._next.done():
             self._next = asyncio.get_running_loop().create_future()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="live")
         return self._next
 
-    async def _hello(self) -> Hello:
-        if self._pulse.needs_minutes(time.time()):
+    async def _snapshot(self) -> Snapshot:
+        if self._activity.needs_minutes(time.time()):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read_minutes(), name="live history")
             await asyncio.shield(self._reading)
-        return self._pulse.hello(time.time(), self._pipeline())
+        return self._activity.snapshot(time.time(), self._pipeline())
 
     async def _read_minutes(self) -> None:
         now = time.time()
         since = (int(now) // MINUTE_S - HISTORY_MINUTES) * MINUTE_S
         try:
-            self._pulse.minutes_were(await self._reader.minutes(since), now)
+            self._activity.set_minutes(await self._reader.minutes(since), now)
         except Problem:
             log.debug("no history for a listener: Postgres does not answer")
 
     async def _run(self) -> None:
-        """The loop: looks at Postgres, hands out beats, ends when nobody has listened for long."""
+        """Looks at Postgres and hands out ticks; ends when there was no listener for long."""
         quiet = False
         due = 0.0
-        self._pulse.rest()
+        self._activity.clear()
         while not self._stopping.is_set():
             if not self._listening and time.monotonic() - self._left > LINGER_S:
                 break
-            changed = self._pulse.clicks > 0
+            changed = self._activity.clicks > 0
             if changed or time.monotonic() >= due:
-                due = time.monotonic() + BEAT_S - QUIET_POLL_S / 2
-                self._hand_out(await self._beat())
+                due = time.monotonic() + TICK_S - QUIET_POLL_S / 2
+                self._hand_out(await self._tick())
                 quiet = not changed
-            await self._pause(QUIET_POLL_S if quiet else BEAT_S)
-        self._pulse.rest()
+            await self._pause(QUIET_POLL_S if quiet else TICK_S)
+        self._activity.clear()
         self._hand_out(STILL_THERE)
 
-    async def _beat(self) -> bytes:
+    async def _tick(self) -> bytes:
         """The next event; while Postgres takes long comments go out."""
         looking = asyncio.create_task(self._look(), name="live look")
         while not (await asyncio.wait({looking}, timeout=LATE_S))[0]:
@@ -161,14 +161,14 @@ class Live:
             recent = await self._reader.recent(since, MAX_ROWS)
         except Problem:
             return None
-        self._pulse.look(time.monotonic(), recent)
-        beat = event("beat", self._pulse.beat(now, self._pipeline()))
-        self._pulse.sent()
-        return beat
+        self._activity.look(time.monotonic(), recent)
+        tick = event("beat", self._activity.tick(now, self._pipeline()))
+        self._activity.sent()
+        return tick
 
-    def _hand_out(self, beat: bytes) -> None:
+    def _hand_out(self, tick: bytes) -> None:
         if self._next is not None and not self._next.done():
-            self._next.set_result(beat)
+            self._next.set_result(tick)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -1,6 +1,7 @@
-"""The arithmetic of the live figures: from looks at the last minutes to events.
+"""The arithmetic of the live events: from looks at the last minutes to one tick each second.
 
-Pure: what was seen and the time come in as arguments. "Pulse", because it beats once a second.
+Pure: what was seen and the time come in as arguments. In the stream a tick is the event `beat`, and
+the snapshot before all ticks is the event `hello`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Rates(Protocol):
 
 
 class Pipeline(msgspec.Struct, frozen=True):
-    """State of the pipeline: how far the figures are complete, and who holds them back."""
+    """State of the pipeline: how far statistics are complete, and what holds them back."""
 
     completeThrough: datetime | None  # noqa: N815
     freshnessSeconds: float | None  # noqa: N815
@@ -51,7 +52,7 @@ class Pipeline(msgspec.Struct, frozen=True):
     silentSources: int  # noqa: N815
 
 
-class Beat(msgspec.Struct, frozen=True):
+class Tick(msgspec.Struct, frozen=True):
     """One second of GET /live. `clicks` came since the event before; rates are smoothed."""
 
     ts: datetime
@@ -64,7 +65,7 @@ class Beat(msgspec.Struct, frozen=True):
     pipeline: Pipeline
 
 
-class Hello(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True):
     """The first event of a stream: what happened before it."""
 
     seconds: Annotated[
@@ -96,8 +97,8 @@ def increases(before: Recent, after: Recent) -> dict[int, int]:
     return banners
 
 
-class Pulse:
-    """What was seen lately."""
+class Activity:
+    """What was seen lately: the source of every event."""
 
     def __init__(self, rates: Rates) -> None:
         self._rates = rates
@@ -118,14 +119,14 @@ class Pulse:
         while len(self._looks) > 2 and self._looks[1].at <= at - SMOOTH_S:
             self._looks.popleft()
 
-    def beat(self, now: float, pipeline: Pipeline) -> Beat:
+    def tick(self, now: float, pipeline: Pipeline) -> Tick:
         """The event of the last look; `now` is Unix time."""
         oldest, newest = self._looks[0], self._looks[-1]
         seconds = max(newest.at - oldest.at, 1.0)
         banners = increases(oldest.recent, newest.recent)
         busiest = sorted(banners.items(), key=lambda item: (-item[1], item[0]))
         self._add(now, newest.recent)
-        return Beat(
+        return Tick(
             ts=datetime.fromtimestamp(now, UTC),
             clicks=self.clicks,
             clicksPerSecond=self._rates.rate(),
@@ -138,7 +139,7 @@ class Pulse:
         )
 
     def _add(self, now: float, recent: Recent) -> None:
-        if self._has_hole(now):
+        if self._has_gap(now):
             return
         self._minutes.update(recent.minutes)
         oldest = now - (HISTORY_MINUTES + 1) * MINUTE_S
@@ -149,24 +150,24 @@ class Pulse:
         """An event went out: the next one counts from here."""
         self._sent = self._rates.total
 
-    def rest(self) -> None:
-        """Nobody listens for a while: what comes meanwhile is no "now" any more."""
+    def clear(self) -> None:
+        """No listener for a while: what comes meanwhile is no "now" any more."""
         self._looks.clear()
         self.sent()
 
     def needs_minutes(self, now: float) -> bool:
-        """Whether the history of minutes must be read again: it has a hole, or is old."""
-        return self._has_hole(now) or now - self._read_at > REREAD_S
+        """Whether the history of minutes must be read again: it has a gap, or is old."""
+        return self._has_gap(now) or now - self._read_at > REREAD_S
 
-    def _has_hole(self, now: float) -> bool:
+    def _has_gap(self, now: float) -> bool:
         return now - self._minutes_at > LOOK_BACK_S - MINUTE_S
 
-    def minutes_were(self, minutes: dict[int, int], now: float) -> None:
+    def set_minutes(self, minutes: dict[int, int], now: float) -> None:
         """Takes in the history of minutes as Postgres has it."""
         self._minutes = dict(minutes)
         self._minutes_at = self._read_at = now
 
-    def hello(self, now: float, pipeline: Pipeline) -> Hello:
+    def snapshot(self, now: float, pipeline: Pipeline) -> Snapshot:
         """The first event of a new listener; `now` is Unix time."""
-        minutes = None if self._has_hole(now) else sorted(self._minutes.items())
-        return Hello(self._rates.history(), minutes, pipeline)
+        minutes = None if self._has_gap(now) else sorted(self._minutes.items())
+        return Snapshot(self._rates.history(), minutes, pipeline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aggregator.reading.live_events import HISTORY_MINUTES, Pipeline, Pulse, increases
+from aggregator.reading.live_events import HISTORY_MINUTES, Activity, Pipeline, increases
 from aggregator.reading.queries import Recent
 from aggregator.writing.rates import Rates
 
@@ -21,11 +21,11 @@ def seen(**minutes: dict[int, int]) -> Recent:
     return Recent(totals, banners)
 
 
-def started() -> tuple[Pulse, Rates]:
-    """A pulse, and rates on a clock that stands still."""
+def started() -> tuple[Activity, Rates]:
+    """A activity, and rates on a clock that stands still."""
     rates = Rates(lambda: 1_000.0)
     rates.known(True)
-    return Pulse(rates), rates
+    return Activity(rates), rates
 
 
 def test_what_came_between_two_looks() -> None:
@@ -44,50 +44,50 @@ def test_banners_that_were_not_listed_before_are_not_taken_for_new() -> None:
 
 
 def test_a_click_shows_at_once_and_its_rate_fades() -> None:
-    pulse, rates = started()
-    pulse.look(0, seen(m0={17: 10}))
-    assert pulse.beat(1_000, PIPELINE).banners == {}
-    pulse.sent()
+    activity, rates = started()
+    activity.look(0, seen(m0={17: 10}))
+    assert activity.tick(1_000, PIPELINE).banners == {}
+    activity.sent()
     rates.add(6)
-    pulse.look(1, seen(m0={17: 16}))
-    beat = pulse.beat(1_001, PIPELINE)
-    assert (beat.clicks, beat.clicksPerSecond, beat.banners) == (6, 6, {"17": 6})
-    pulse.sent()
+    activity.look(1, seen(m0={17: 16}))
+    tick = activity.tick(1_001, PIPELINE)
+    assert (tick.clicks, tick.clicksPerSecond, tick.banners) == (6, 6, {"17": 6})
+    activity.sent()
     for second in (2, 3, 4):
-        pulse.look(second, seen(m0={17: 16}))
-        assert pulse.clicks == 0
-    pulse.look(5, seen(m0={17: 16}))
-    assert pulse.beat(1_005, PIPELINE).banners == {}
+        activity.look(second, seen(m0={17: 16}))
+        assert activity.clicks == 0
+    activity.look(5, seen(m0={17: 16}))
+    assert activity.tick(1_005, PIPELINE).banners == {}
 
 
 def test_commits_without_a_beat_add_up_in_the_next() -> None:
-    pulse, rates = started()
+    activity, rates = started()
     rates.add(1)
     rates.add(2)
-    assert pulse.clicks == 3
+    assert activity.clicks == 3
 
 
 def test_after_a_rest_nothing_old_counts_as_new() -> None:
-    pulse, rates = started()
-    pulse.look(0, seen(m0={1: 1}))
-    pulse.sent()
+    activity, rates = started()
+    activity.look(0, seen(m0={1: 1}))
+    activity.sent()
     rates.add(99)
-    pulse.rest()
-    pulse.look(500, seen(m9={1: 100}))
-    beat = pulse.beat(9 * M, PIPELINE)
-    assert (beat.clicks, beat.banners) == (0, {})
+    activity.clear()
+    activity.look(500, seen(m9={1: 100}))
+    tick = activity.tick(9 * M, PIPELINE)
+    assert (tick.clicks, tick.banners) == (0, {})
 
 
 def test_the_history_of_minutes_is_kept_current_and_bounded() -> None:
-    pulse, _ = started()
-    assert pulse.needs_minutes(6_000)
-    assert pulse.hello(6_000, PIPELINE).minutes is None, "not known is not the same as none"
-    pulse.minutes_were({n * M: 1 for n in range(70, 101)}, 6_000)
-    assert not pulse.needs_minutes(6_001)
-    assert pulse.needs_minutes(6_030), "a late delta may have come for a minute long past"
-    pulse.look(0, seen(m100={1: 9}, m101={1: 2}))
-    pulse.beat(6_060, PIPELINE)
-    minutes = dict(pulse.hello(6_060, PIPELINE).minutes or [])
+    activity, _ = started()
+    assert activity.needs_minutes(6_000)
+    assert activity.snapshot(6_000, PIPELINE).minutes is None, "not known is not the same as none"
+    activity.set_minutes({n * M: 1 for n in range(70, 101)}, 6_000)
+    assert not activity.needs_minutes(6_001)
+    assert activity.needs_minutes(6_030), "a late delta may have come for a minute long past"
+    activity.look(0, seen(m100={1: 9}, m101={1: 2}))
+    activity.tick(6_060, PIPELINE)
+    minutes = dict(activity.snapshot(6_060, PIPELINE).minutes or [])
     assert (minutes[100 * M], minutes[101 * M]) == (9, 2)
     assert len(minutes) <= HISTORY_MINUTES + 2
-    assert pulse.needs_minutes(6_060 + 300)
+    assert activity.needs_minutes(6_060 + 300)
