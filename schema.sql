@@ -5,7 +5,7 @@
 -- transaction), aggregator/postgres/partitions.py and retention.py (partitions, what is past its time),
 -- aggregator/reading/banners.py (banner).
 
--- Clicks of a banner in a minute: the figures themselves.
+-- Clicks of a banner in a minute: the statistics themselves.
 --   * Partitioned by UTC day: retention is a DROP instead of a DELETE, and the hot part is small.
 --   * Minutes are kept for a while, their rollups for longer: see the table retention.
 --   * The partitions banner_minute_YYYYMMDD are made ahead, and on demand for late minutes.
@@ -90,10 +90,10 @@ CREATE TABLE IF NOT EXISTS source_given_up (
 );
 
 -- What could not be counted, with the evidence. reason begins with one word:
---   unreadable: the bytes are no frame; clicks is NULL, for nobody can know them
---   hole:       frames that no spool has any more; clicks says how many are missing
+--   unreadable: the bytes are no frame; clicks is NULL, since it can't be known
+--   hole:       a lost range: frames that no spool has any more; clicks says how many are missing
 --   total:      the frame was counted, but its running total disagrees by this many clicks
---   refused:    Postgres refused the frame's figures; clicks is what it held
+--   refused:    Postgres refused the frame's counts; clicks is their sum
 CREATE TABLE IF NOT EXISTS quarantine (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     received_at timestamptz NOT NULL DEFAULT now(),
@@ -163,7 +163,7 @@ AS $$
     ORDER BY 1
 $$;
 
--- Drops the minutes of one day. A DROP stops everybody who reads or writes banner_minute: while it
+-- Drops the minutes of one day. A DROP blocks all who read or write banner_minute: while it
 -- waits for its turn, and until its transaction ends. So it waits for an instant only (whoever
 -- called it comes back later), and nothing else is done in its transaction.
 CREATE OR REPLACE FUNCTION clickmill_drop_day(utc_day date) RETURNS void

@@ -1,8 +1,9 @@
 """The live page and the documentation page: files of this host alone, read once at start.
 
 Our own files lie in `page/`; what the npm registry gives lies in `page/lib/`, put there by
-`make page` from the lock file. The files are the same for everyone and hold no figures, so they
+`make page` from the lock file. The files are the same for everyone and hold no statistics, so they
 are open; the two pages themselves answer 401 without a token, with the form that asks for it.
+Not the framework's static files: those neither compress nor answer If-None-Match with 304.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions into answers: the one way of statistics, whether they are asked over HTTP or NATS.
 
 It joins the pure parts (params, timerange, buckets, formats) with the reader. `completeThrough`
-is taken before the figures are read, so that it never promises more than they hold.
+is taken before the statistics are read, so that it never promises more than they hold.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Answers:
         return formats.render(answer, shape.form, "stats")
 
     async def _kept(self, span: Range) -> Kept:
-        """Asked before the figures are read: what it says is there is not deleted for a while."""
+        """Read before the statistics: what it says is there is not deleted for a while."""
         if span.first >= self._now().timestamp() - ALWAYS_S:
             return Kept()
         return await self._reader.kept()

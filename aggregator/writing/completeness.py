@@ -1,4 +1,4 @@
-"""How far the figures are complete, and which sources say nothing: from marks and signs of life.
+"""How far statistics are complete, and which sources are silent: from marks and heartbeats.
 
 Facts come in from three sides: the batches this process commits, the `source` table (what other
 aggregators commit), and the workers' `clickmill.committed` requests, which carry an idle source
@@ -29,7 +29,7 @@ _LATEST: Final = 253_402_300_799 * SECOND  # the end of the year 9999, where dat
 
 
 class SilentSource(NamedTuple):
-    """An open source that was not heard for SILENT_AFTER; it holds completeThrough back."""
+    """An open source without a heartbeat for SILENT_AFTER; it holds completeThrough back."""
 
     source: UUID
     last_heard: datetime
@@ -81,7 +81,7 @@ class _Source:
         self.settle()
 
     def settle(self) -> None:
-        """What the worker said counts as soon as the mark has reached the seq it named."""
+        """The worker's statement counts as soon as the mark has reached the seq it named."""
         if self.as_of and self.mark.last_seq >= self.said_seq:
             self.through = max(self.through, self.as_of)
 
@@ -125,7 +125,7 @@ class Progress:
                 known.begin(mark)  # what was committed is gone, and comes again
             if anew or mark.last_seq >= known.mark.last_seq:
                 known.advance(mark)
-        # Workers that have said hello and sealed nothing yet have no row; the others are closed.
+        # Workers that have sealed nothing yet have no row; the others are closed.
         self._open.update((u, s) for u, s in before.items() if s.mark.last_seq == 0)
         self._loaded = True
         self.rates.known(True)
@@ -177,7 +177,7 @@ class Progress:
                 self._open[source] = _Source(Mark(), *unseen)
 
     def heard(self, status: SourceStatus) -> None:
-        """A worker's sign of life."""
+        """A worker's heartbeat."""
         known = self._open.get(status.source)
         created = min(status.created_at, self._clock())
         if status.node and len(self._nodes) < MAX_SOURCES and not status.closed:
@@ -244,7 +244,7 @@ class Progress:
         return None if nanoseconds is None else max(0, self._clock() - nanoseconds) / SECOND
 
     def silent_sources(self) -> list[SilentSource]:
-        """Open sources without a sign of life for SILENT_AFTER, the longest silent first."""
+        """Open sources without a heartbeat for SILENT_AFTER, the longest silent first."""
         before = self._clock() - SILENT_AFTER
         silent = [(s.heard, u, s.through) for u, s in self._open.items() if s.heard < before]
         silent += [(s.heard, u, s.created) for u, s in self._unseen.items() if s.heard < before]

@@ -83,7 +83,9 @@ class SourceReports:
         self._progress.heard(status)
         if wire.shard_of(status.source) not in self._consumer.shards:
             return
-        if status.node and status.source not in self._named and len(self._names) < MAX_LOOKUPS:
+        if status.node and status.source not in self._named:
+            if len(self._names) >= MAX_LOOKUPS:  # of workers that ended without a row
+                self._names.clear()
             self._names[status.source] = status.node
         mark = self._progress.mark_of(status.source)
         if status.closed and mark is not None and mark.seq >= status.seq:

@@ -1,6 +1,6 @@
 """The statements of the writing transaction, and how values become their parameters.
 
-Each is sent once for a whole batch; its rows travel as arrays (see `pgarray`), sorted.
+Each is sent once for a whole batch; its rows travel as arrays (see `postgres/arrays`), sorted.
 """
 
 from __future__ import annotations
