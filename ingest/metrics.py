@@ -103,7 +103,8 @@ _DISK: Final = (
 )
 _DURATION: Final = "clickmill_http_request_duration_seconds"
 _DURATION_MEANING: Final = (
-    "Time from Granian's hand-over to the answer; plain clicks are sampled, 1 in 128, and weighted."
+    "Time from Granian's hand-over to the answer, a body's arrival included; plain clicks are "
+    "sampled, 1 in 128, and weighted."
 )
 _REQUESTS: Final = "clickmill_http_requests"
 _REQUESTS_MEANING: Final = "Requests answered."

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
@@ -21,11 +21,11 @@ from clickmill.contract.problem import Headers
 from clickmill.settings import Settings
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
-from ingest._fastpath import Fastpath
+from ingest._fastpath import AnsweringLoop, Fastpath
 from ingest.durable.source import Source
 from ingest.exposition import Exposition
 from ingest.http import app
-from ingest.http.granian_server import Listener, Schedule, Server
+from ingest.http.granian_server import Fast, Listener, Schedule, Server
 from ingest.http.responses import cors_headers, fast_answers, no_store
 from ingest.lookup.redirects import Targets
 from ingest.lookup.stats_proxy import StatsProxy
@@ -114,7 +114,9 @@ def _listener(settings: Settings) -> Listener:
     if sentence := openfiles.too_few(limit, settings.max_connections):
         log.warning("%s", sentence)
     connections = openfiles.connections_within(limit, settings.max_connections)
-    return Listener(settings.host, settings.port, HEADER_TIMEOUT_S, connections)
+    return Listener(
+        settings.host, settings.port, HEADER_TIMEOUT_S, settings.body_timeout, connections
+    )
 
 
 def _server(
@@ -122,11 +124,11 @@ def _server(
 ) -> Server:
     answers, cells = fast_answers(settings.cors_origin), FastpathCells()
 
-    def fast(hand_over: Schedule) -> Schedule:
-        compiled: Any = Fastpath(
-            counters, slot.meters, hand_over, answers, targets.redirects, cells
+    def fast(hand_over: Schedule) -> Fast:
+        return Fastpath(
+            counters, slot.meters, hand_over, application.refuse, answers, targets.redirects, cells,
+            settings.body_max_bytes,
         )  # fmt: skip
-        return compiled.schedule  # type: ignore[no-any-return]
 
     return Server(application.__rsgi__, _listener(settings), fast if settings.fastpath else None)
 
@@ -160,7 +162,7 @@ def main() -> None:
 def _run(settings: Settings) -> int:
     """The exit code: 1 after an unexpected error, so that another worker follows."""
     try:
-        return uvloop.run(serve(settings))
+        return uvloop.run(serve(settings), loop_factory=AnsweringLoop)
     except ExceptionGroup as error:
         log.critical("a part of the worker broke; it ends, to be replaced", exc_info=error)
         return 1

@@ -17,7 +17,7 @@ from clickmill.contract.problem import Headers, Problem, unauthorized
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest.http import batch
-from ingest.http.bodies import Bodies
+from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
 from ingest.http.responses import (
     BODY_COUNTED,
     JSON,
@@ -86,34 +86,55 @@ class App:
     async def __rsgi__(self, scope: Scope, proto: Any) -> None:
         """Answer one request, and count it in the metrics."""
         began = time.monotonic_ns()
-        route, handle = self._route(scope.path)
+        name, route = self._route(scope.path)
+        headers, unread = scope.headers, False
         try:
-            reply = await self._reply(handle, scope, proto)
+            body = await self._take_in(route, headers, proto)
+            reply = await self._reply(route, scope, body)
         except Problem as problem:
-            reply = error_answer(problem)
+            reply, unread = error_answer(problem), isinstance(problem, UnreadBodyError)
         except Exception:
             log.exception("%s %.200r failed", scope.method, scope.path)
             reply = error_answer(
                 Problem(500, "internal_error", "this is a defect of ours: the log says more")
             )
+        self._send(proto, reply)
+        self._slot.request(name, scope.method, reply.status, time.monotonic_ns() - began)
+        if unread:
+            await self._bodies.linger(headers, proto)
+
+    def refuse(self, watcher: Any, is_late: bool) -> None:
+        """Answer a click of the fast path whose body is late, or broke off. Any thread."""
+        timeout = self._options.body_timeout
+        reply = error_answer(timed_out(timeout) if is_late else cut())
+        self._send(watcher.proto, reply)
+        self._slot.request("counter", "POST", reply.status, int(timeout * 1e9) if is_late else 0)
+
+    def _send(self, proto: Any, reply: Answer) -> None:
         headers = [*reply.headers, *self._cors]
         if reply.body:
             proto.response_bytes(reply.status, headers, reply.body)
         else:
             proto.response_empty(reply.status, headers)
-        self._slot.request(route, scope.method, reply.status, time.monotonic_ns() - began)
 
-    async def _reply(self, handle: _Route, scope: Scope, proto: Any) -> Answer:
+    async def _take_in(self, route: _Route, headers: Any, proto: Any) -> bytes:
+        """The body, where the route reads it. Whatever else is wrong is said after it is in."""
+        if route.body_max:
+            return await self._bodies.read(headers, proto, route.body_max)
+        await self._bodies.skip(headers, proto, self._options.body_max_bytes)
+        return b""
+
+    async def _reply(self, route: _Route, scope: Scope, body: bytes) -> Answer:
         method = scope.method
         if method == "OPTIONS":
-            return self._preflight(handle.methods)
-        if method not in handle.methods:
-            allowed = ", ".join((*handle.methods, "OPTIONS"))
+            return self._preflight(route.methods)
+        if method not in route.methods:
+            allowed = ", ".join((*route.methods, "OPTIONS"))
             raise Problem(
                 405, "method_not_allowed", f"use {allowed}; nothing was counted",
                 [("allow", allowed)],
             )  # fmt: skip
-        return await handle.call(scope, proto)
+        return await route.call(scope, body)
 
     def _preflight(self, methods: tuple[str, ...]) -> Answer:
         allowed = ", ".join((*methods, "OPTIONS"))
@@ -128,21 +149,23 @@ class App:
         """(name for the metrics, handler) of a path; every path has one."""
         room, _, rest = path[1:].partition("/")
         if room == "counter" and "/" in path[1:]:
-            return "counter", _Route(("GET", "POST"), lambda s, p: self._counter(s, rest))
+            return "counter", _Route(("GET", "POST"), lambda s, b: self._counter(s, rest))
         if room == "stats" and "/" in path[1:]:
-            return "stats", _Route(("GET", "POST"), lambda s, p: self._stats(s, p, rest))
+            return "stats", _Route(
+                ("GET", "POST"), lambda s, b: self._stats(s, b, rest), params.MAX_BODY_BYTES
+            )
         if room == "pixel" and rest.endswith(".gif"):
-            return "pixel", _Route(("GET",), lambda s, p: self._pixel(s, rest[:-4]))
+            return "pixel", _Route(("GET",), lambda s, b: self._pixel(s, rest[:-4]))
         if room == "click" and "/" in path[1:]:
-            return "click", _Route(("GET",), lambda s, p: self._click(s, rest))
-        fixed: dict[str, tuple[tuple[str, ...], _Handler]] = {
-            "/clicks": (("POST",), self._clicks),
-            "/livez": (("GET",), self._livez),
-            "/readyz": (("GET",), self._readyz),
-            "/metrics": (("GET",), self._metrics),
+            return "click", _Route(("GET",), lambda s, b: self._click(s, rest))
+        fixed = {
+            "/clicks": _Route(("POST",), self._clicks, self._options.body_max_bytes),
+            "/livez": _Route(("GET",), self._livez),
+            "/readyz": _Route(("GET",), self._readyz),
+            "/metrics": _Route(("GET",), self._metrics),
         }
         if path in fixed:
-            return path[1:], _Route(*fixed[path])
+            return path[1:], fixed[path]
         return "other", _Route(("GET", "POST", "HEAD"), self._not_found)
 
     # --- clicks ---------------------------------------------------------------------------------
@@ -173,9 +196,8 @@ class App:
         self._count(banner_id)
         return Answer(302, b"", [h for h in headers if h not in self._cors])
 
-    async def _clicks(self, scope: Scope, proto: Any) -> Answer:
+    async def _clicks(self, scope: Scope, body: bytes) -> Answer:
         kind = scope.headers.get("content-type") or ""
-        body = await self._bodies.read(scope.headers, proto, self._options.body_max_bytes)
         items = batch.decode(body, kind)
         counted = self._counters.hit_all(items)
         if counted < 0:
@@ -195,9 +217,8 @@ class App:
 
     # --- statistics -------------------------------------------------------------------------------
 
-    async def _stats(self, scope: Scope, proto: Any, text: str) -> Answer:
+    async def _stats(self, scope: Scope, body: bytes, text: str) -> Answer:
         banner_id = self._banner_id(text)
-        body = await self._bodies.read(scope.headers, proto, params.MAX_BODY_BYTES)
         if scope.method == "POST" and body.strip() in NO_PARAMETERS:
             self._count(banner_id)
             return Answer(200, BODY_COUNTED, JSON)
@@ -214,33 +235,33 @@ class App:
 
     # --- about this service ---------------------------------------------------------------------
 
-    async def _livez(self, scope: Scope, proto: Any) -> Answer:
+    async def _livez(self, scope: Scope, body: bytes) -> Answer:
         return answer(200, {"status": "alive"}, no_store())
 
-    async def _readyz(self, scope: Scope, proto: Any) -> Answer:
+    async def _readyz(self, scope: Scope, body: bytes) -> Answer:
         problems = self._backend.problems()
         if problems:
             raise Problem(503, "not_ready", "; ".join(problems), no_store())
         return answer(200, {"status": "ready"}, no_store())
 
-    async def _metrics(self, scope: Scope, proto: Any) -> Answer:
+    async def _metrics(self, scope: Scope, body: bytes) -> Answer:
         self._authorize(scope)
         kind, body = self._backend.metrics(scope.headers.get("accept") or "")
         return Answer(200, body, [("content-type", kind), *no_store()])
 
-    async def _not_found(self, scope: Scope, proto: Any) -> Answer:
+    async def _not_found(self, scope: Scope, body: bytes) -> Answer:
         raise Problem(
             404, "not_found", "there is /counter/{id}, /stats/{id}, /clicks, /pixel/{id}.gif, "
             "/click/{id}, /livez, /readyz and /metrics; nothing was counted",
         )  # fmt: skip
 
 
-_Handler = Callable[[Scope, Any], Awaitable[Answer]]
-
-
 class _Route(NamedTuple):
+    """`body_max`: bytes of a body that it reads; 0: a body is taken in and dropped."""
+
     methods: tuple[str, ...]
-    call: _Handler
+    call: Callable[[Scope, bytes], Awaitable[Answer]]
+    body_max: int = 0
 
 
 def _refuse_ahead(scope: Scope) -> None:

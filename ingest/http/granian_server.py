@@ -14,11 +14,13 @@ import logging
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import granian
 from granian import _futures, _granian
 from granian.http import HTTP1Settings
+
+from ingest._fastpath import SWEEPS_PER_TIMEOUT
 
 TESTED_VERSION: Final = "2.8.7"
 BLOCKING_THREADS: Final = 1
@@ -38,12 +40,23 @@ log = logging.getLogger("clickmill.ingest")
 Schedule = Callable[[Any], None]
 
 
+class Fast(Protocol):
+    """What answers plain clicks: `_fastpath.Fastpath`."""
+
+    def schedule(self, watcher: Any) -> None:
+        """Granian's scheduler entry: once for each request."""
+
+    def sweep(self) -> None:
+        """Refuse the clicks whose body is late."""
+
+
 class Listener(NamedTuple):
     """Where and how to listen. Seconds; connections at a time."""
 
     host: str
     port: int
     header_timeout: float
+    body_timeout: float
     max_connections: int
 
 
@@ -54,7 +67,7 @@ class Server:
         self,
         app: Callable[..., Any],
         listener: Listener,
-        fast: Callable[[Schedule], Schedule] | None,
+        fast: Callable[[Schedule], Fast] | None,
     ) -> None:
         """`fast` makes the compiled entry from the one that hands over to the event loop; None
         serves the ordinary way."""
@@ -63,14 +76,15 @@ class Server:
         self._stopped = asyncio.Event()
         self._signal.add_cb(lambda: self._loop.call_soon_threadsafe(self._stopped.set))
         watched = _futures_untyped._future_watcher_wrapper(app)
+        self._sweep_interval = listener.body_timeout / SWEEPS_PER_TIMEOUT
         scheduler = self._fast(watched, fast) if fast else None
         self.is_fast = scheduler is not None
         if scheduler is None:
             scheduler = _futures_untyped._new_cbscheduler(self._loop, watched, impl_asyncio=True)
         self._worker = _worker(listener)
-        self._worker.serve_str(scheduler, self._loop, self._signal)
+        self._worker.serve_mtr(scheduler, self._loop, self._signal)
 
-    def _fast(self, watched: Any, fast: Callable[[Schedule], Schedule]) -> Any:
+    def _fast(self, watched: Any, make: Callable[[Schedule], Fast]) -> Any:
         """A scheduler with the compiled entry; None, and a loud line, where it can't be."""
         if granian.__version__ != TESTED_VERSION:
             log.error(
@@ -79,10 +93,18 @@ class Server:
             )  # fmt: skip
             return None
         try:
-            return _FastScheduler(self._loop, fast(self._hand_over(watched)))
+            fast = make(self._hand_over(watched))
+            scheduler = _FastScheduler(self._loop, fast.schedule)
         except (AttributeError, TypeError) as error:
             log.error("Granian is not as expected (%s): serving the ordinary, slower way", error)
             return None
+        self._sweep(fast)
+        return scheduler
+
+    def _sweep(self, fast: Fast) -> None:
+        """Again and again, give up the bodies that are late: one timer for all of them."""
+        self._loop.call_later(self._sweep_interval, self._sweep, fast)
+        fast.sweep()
 
     def _hand_over(self, watched: Any) -> Schedule:
         """To the event loop, as Granian's own asyncio scheduler does."""

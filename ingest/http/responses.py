@@ -13,6 +13,8 @@ from clickmill.contract.problem import Headers, Problem
 
 BODY_COUNTED: Final = b'{"status":"counted"}'
 JSON: Final[Headers] = [("content-type", "application/json")]
+CLOSE: Final[Headers] = [("connection", "close")]
+"""The connection ends behind this answer: its request's body is not, or never will be, read."""
 PIXEL_GIF: Final = (
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,"
     b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"

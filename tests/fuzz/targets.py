@@ -92,8 +92,8 @@ class BothWays:
             for c in self.counters
         ]
         fast = Fastpath(
-            self.counters[0], slot.meters, self._hand_over, fast_answers("*"), redirects,
-            FastpathCells(),
+            self.counters[0], slot.meters, self._hand_over, self.apps[0].refuse,
+            fast_answers("*"), redirects, FastpathCells(), options.body_max_bytes,
         )  # fmt: skip
         self.fast: Callable[[Any], None] = fast.schedule
 

@@ -5,7 +5,6 @@ What Granian alone decides, before a request is whole, runs over one way of answ
 
 from __future__ import annotations
 
-import selectors
 import socket
 import statistics
 import time
@@ -25,6 +24,16 @@ SLACK_S = 6.0
 BODY_TIMEOUT_S = 0.5
 UNREAD_BYTES = 64 << 20
 DRIP = request("POST", "/counter/60")[:-4] + b"\r\nX: "
+
+
+BEGUN = (
+    request("POST", "/clicks", b"[" * 9)[:-9],
+    request("POST", "/counter/60", b"{}")[:-1],
+    request("POST", "/counter/60", b" " * 99_999)[:-9_999],
+    request("GET", "/pixel/60.gif", b"{}")[:-1],
+    request("POST", "/stats/60", headers=[("Transfer-Encoding", "chunked")]) + b"2\r\n{}\r\n",
+)
+"""Bodies that never end, of requests that would count."""
 
 
 SILENT = (b"", b"POST /counter/6", DRIP, request("GET", "/livez"))
@@ -60,20 +69,13 @@ def test_a_dripping_body_is_408(worker: Worker) -> None:
     with counts(worker, {}), connected(worker.port) as connection:
         began = time.monotonic()
         connection.send(request("POST", "/clicks", b"[" * 1000)[:-1000])
-        while not readable(connection):
+        while not connection.readable(0.1):
             connection.send(b" ")
         answer = connection.answer()
         assert answer is not None
         assert (answer.status, answer.json["code"]) == (408, "body_timeout")
         assert BODY_TIMEOUT_S * 0.8 < time.monotonic() - began < BODY_TIMEOUT_S + SLACK_S
         assert connection.closed()
-
-
-def readable(connection: Connection, within: float = 0.1) -> bool:
-    """Whether something has come within so many seconds."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.socket, selectors.EVENT_READ)
-        return bool(selector.select(within))
 
 
 def test_one_who_never_reads_holds_up_nobody(worker: Worker) -> None:
@@ -90,13 +92,13 @@ def test_one_who_never_reads_holds_up_nobody(worker: Worker) -> None:
 
 @contextmanager
 def slow_sockets(port: int, n: int) -> Iterator[list[socket.socket]]:
-    """So many connections, a third silent, a third within its headers, a third within a body."""
-    starts = (b"", DRIP, request("POST", "/clicks", b"[" * 9)[:-9])
+    """So many connections: silent, within their headers, within a body of each kind."""
+    starts = (b"", DRIP, *BEGUN)
     opened: list[socket.socket] = []
     try:
         for i in range(n):
             opened.append(socket.create_connection((HOST, port), timeout=5))
-            opened[-1].sendall(starts[i % 3])
+            opened[-1].sendall(starts[i % len(starts)])
         yield opened
     finally:
         for one in opened:
@@ -142,7 +144,7 @@ def test_over_the_limit_of_connections(workers: Workers) -> None:
     with slow_sockets(worker.port, 40):
         late = Connection(worker.port)
         late.send(request("POST", "/counter/63"))
-        assert not readable(late, 0.5), "the limit limits nothing"
+        assert not late.readable(0.5), "the limit limits nothing"
     answer = late.answer()
     late.close()
     assert answer is not None

@@ -7,6 +7,7 @@ written, and what comes back is parsed only as far as an answer's own framing.
 from __future__ import annotations
 
 import json
+import selectors
 import socket
 import struct
 import time
@@ -106,6 +107,12 @@ class Connection:
             except ConnectionError:
                 return True
         return False
+
+    def readable(self, within: float) -> bool:
+        """Whether something has come within so many seconds."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(within))
 
     def _until(self, end: bytes) -> bytes | None:
         while end not in self._held:
