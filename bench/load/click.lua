@@ -2,7 +2,8 @@
 --
 -- wrk … -s click.lua http://127.0.0.1:PORT -- MODE FIRST_ID LAST_ID ITEMS METHOD PATH
 --   MODE click   POST /counter/{id}, ids at random
---   MODE check   the same, every answer's status and body compared (slower: for a warm-up round)
+--   MODE body    the same with a body of two bytes, in the segment of the headers
+--   MODE check   no body, every answer's status and body compared (slower: for a warm-up round)
 --   MODE batch   POST /clicks with ITEMS items an array
 --   MODE path    METHOD PATH, the same request always
 -- wrk itself counts answers over 399; the length of all answers together is checked by the
@@ -28,6 +29,13 @@ local function clicks(first, last)
   end
 end
 
+local function bodies(first, last)
+  local headers = { ["Content-Type"] = "application/json" }
+  for k = 1, math.min(PREPARED, 64 * (last - first + 1)) do
+    prepared[k] = wrk.format("POST", "/counter/" .. math.random(first, last), headers, "{}")
+  end
+end
+
 local function batches(first, last, items)
   local headers = { ["Content-Type"] = "application/json" }
   for k = 1, BODIES do
@@ -44,6 +52,8 @@ function init(args)
   math.randomseed(os.time() + (number or 0))
   if mode == "batch" then
     batches(first, last, tonumber(args[4]))
+  elseif mode == "body" then
+    bodies(first, last)
   elseif mode == "path" then
     prepared[1] = wrk.format(args[5], args[6])
   else

@@ -42,6 +42,8 @@ TAIL = "p99.9 at half load with flushing against without"
 MANY_IDS = "CPU per click with 1,000,000 IDs at random against 10"
 REDIRECT = "p50 of a redirect against a click"
 SLOW = "p99 of a click among 2,000 slow sockets against without"
+BODY = "CPU per click with a body of two bytes in the headers' segment against none"
+BODY_GO = "the same, against Go net/http with that body"
 BATCH_CLICKS = 3_000_000
 FRESH_P50, FRESH_P99 = 1.2, 1.8
 PAIRS, SOURCES, LAG_SECONDS = 2_000_000, (1_000, 10_000), 3
@@ -52,6 +54,8 @@ MEMORY_DEFAULT, MEMORY_MILLION = 60e6, 90e6
 def goals(measured: Measured) -> Iterator[Goal]:
     """All goals, in the order of the table."""
     yield from _side(measured)
+    yield _ratio(measured, "bodies", "body_ratio", BODY, 1.30)
+    yield _ratio(measured, "bodies", "go_ratio", BODY_GO, 0.80)
     yield _ratio(measured, "price", "cpu_ratio", PRICE, 1.05)
     yield _ratio(measured, "tail", "p999_ratio", TAIL, 1.1)
     yield _freshness(measured)

@@ -51,6 +51,23 @@ def side(results: Results) -> list[str]:
     ]  # fmt: skip
 
 
+def bodies(results: Results) -> list[str]:
+    """A body against none, and against Go."""
+    head = ("", "click CPU µs", "core busy", "clicks/s", "p99 µs")
+    rows = [
+        (
+            row["name"], cell(row["cpu_us"]), f"{row['busy']['median']:.0%}",
+            cell(row["rate"], 0), cell(row["p99_us"], 0),
+        )
+        for row in results["rows"]
+    ]  # fmt: skip
+    return [
+        "## A body in the headers' segment, at saturation", "", *markdown(head, rows), "",
+        (f"In pairs: Clickmill with a body ÷ without {cell(results['body_ratio'])}; with a body ÷ "
+        f"Go with that body {cell(results['go_ratio'])}."),
+    ]  # fmt: skip
+
+
 def _against(row: Results, name: str) -> str:
     """Clickmill's value over that row's."""
     if row["key"] == "clickmill":
@@ -232,6 +249,7 @@ def middleware(results: Results) -> list[str]:
 
 TABLES: dict[str, Table] = {
     "side": side,
+    "bodies": bodies,
     "price": price,
     "tail": tail,
     "counters": counters,

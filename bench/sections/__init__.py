@@ -10,12 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.harness.measure import Plan
-from bench.sections import aggregator, half_load, middleware, profile, saturation, side, sizes
+from bench.sections import (
+    aggregator,
+    bodies,
+    half_load,
+    middleware,
+    profile,
+    saturation,
+    side,
+    sizes,
+)
 
 Section = Callable[[Plan], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "side": side.side_by_side,
+    "bodies": bodies.bodies,
     "price": saturation.price,
     "tail": half_load.tail,
     "counters": half_load.counters_place,
