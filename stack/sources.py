@@ -16,7 +16,7 @@ import nats.errors
 from rich.console import Console
 from rich.table import Table
 
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 from clickmill.settings import Settings
 from stack.errors import StackError
 
@@ -27,13 +27,13 @@ ANSWER_S: Final = 12.0
 def show(settings: Settings, give_up: str = "") -> None:
     """Print the open sources, or those that were given up. Raises StackError."""
     who = f"{getpass.getuser()}@{socket.gethostname()}" if give_up else ""
-    reply = asyncio.run(_ask(settings.nats_url, wire.SourcesRequest(give_up, who)))
+    reply = asyncio.run(_ask(settings.nats_url, messages.SourcesRequest(give_up, who)))
     if reply.error:
         raise StackError(reply.error)
     Console().print(_table(reply.sources, time.time(), "given up" if give_up else ""))
 
 
-async def _ask(url: str, request: wire.SourcesRequest) -> wire.SourcesReply:
+async def _ask(url: str, request: messages.SourcesRequest) -> messages.SourcesReply:
     try:
         async with asyncio.timeout(REACH_S):
             client = await bus.connect(url, "clickmill-sources", _ignore)
@@ -51,14 +51,14 @@ async def _ask(url: str, request: wire.SourcesRequest) -> wire.SourcesReply:
         raise StackError(text) from None
     finally:
         await bus.close(client)
-    return msgspec.json.decode(reply.data, type=wire.SourcesReply)
+    return msgspec.json.decode(reply.data, type=messages.SourcesReply)
 
 
 async def _ignore(_: Exception) -> None:
     """One sentence at the end is enough."""
 
 
-def _table(rows: list[wire.SourceRow], now: float, state: str) -> Table:
+def _table(rows: list[messages.SourceRow], now: float, state: str) -> Table:
     table = Table("node", "source", "last seen", "last frame", "lag", "state", box=None)
     for row in rows:
         lag = f"{max(0.0, now - row.complete_through):.0f} s" if row.complete_through else "?"

@@ -17,7 +17,7 @@ from aggregator.reading import buckets, formats
 from aggregator.reading.kept import ALWAYS_S, Kept, Question
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import Range, parse_range
-from clickmill import wire
+from clickmill import messages
 from clickmill.contract import params
 from clickmill.contract.params import Params
 from clickmill.contract.problem import Problem, bad
@@ -194,7 +194,7 @@ class Answers:
         )
         return formats.render(answer, form, "top")
 
-    async def over_nats(self, request: wire.StatsRequest) -> formats.Answer:
+    async def over_nats(self, request: messages.StatsRequest) -> formats.Answer:
         """`one` for a request that came over an ingest port: an error is an answer too.
 
         A worker of 0.1 sends the parameters themselves, and neither query nor body.

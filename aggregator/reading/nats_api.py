@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.connection import Connection
 from clickmill.contract.problem import Problem
 
@@ -26,7 +26,7 @@ MAX_AT_ONCE: Final = 64
 
 log = logging.getLogger("clickmill.nats_api")
 
-_StatsRequest: Final = msgspec.json.Decoder(wire.StatsRequest)
+_StatsRequest: Final = msgspec.json.Decoder(messages.StatsRequest)
 
 
 class NatsApi:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from aggregator.writing.fold import Mark
 from aggregator.writing.rates import Rates
-from clickmill.wire import Committed, SourceStatus
+from clickmill.messages import Committed, SourceStatus
 
 SECOND: Final = 1_000_000_000
 SILENT_AFTER: Final = 10 * SECOND

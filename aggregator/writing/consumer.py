@@ -27,7 +27,7 @@ from aggregator.writing.newer import NewerSources
 from aggregator.writing.pull import PULL_BYTES, PULL_MESSAGES, Puller
 from aggregator.writing.reorder import ReorderBuffer
 from aggregator.writing.store import Applied, Store
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 
@@ -76,7 +76,7 @@ class Consumer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._arrived = asyncio.Event()
-        self._closing: deque[wire.SourceStatus] = deque(maxlen=MAX_BATCH_FRAMES)
+        self._closing: deque[messages.SourceStatus] = deque(maxlen=MAX_BATCH_FRAMES)
 
     async def start(self) -> None:
         """Subscribe; nothing is pulled before `assign`."""
@@ -120,7 +120,7 @@ class Consumer:
         """Messages of the own shards that the stream still had at the last delivery."""
         return sum(self._puller.pending.values())
 
-    def close_source(self, status: wire.SourceStatus) -> None:
+    def close_source(self, status: messages.SourceStatus) -> None:
         """Have a source marked closed, in its turn between two batches."""
         self._closing.append(status)
         self._arrived.set()
@@ -229,7 +229,7 @@ class Consumer:
             done = {source_of(delivery.arrival) for delivery in deliveries}
             for source, mark in applied.marks.items():
                 if source in done:
-                    payload = msgspec.json.encode(wire.Committed(mark.last_seq, mark.total))
+                    payload = msgspec.json.encode(messages.Committed(mark.last_seq, mark.total))
                     await self._connection.publish(wire.committed_subject(source), payload)
         except SEND_ERRORS as error:
             log.debug("broadcasting: %s", error)

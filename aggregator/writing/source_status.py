@@ -21,7 +21,7 @@ from aggregator.postgres import arrays
 from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
 from aggregator.writing.fold import Mark
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.connection import Connection
 
 MAX_LOOKUPS: Final = 10_000
@@ -62,7 +62,7 @@ class SourceReports:
         returned: Callable[[], None],
     ) -> None:
         self._connection, self._progress, self._consumer = connection, progress, consumer
-        self._decoder = msgspec.json.Decoder(wire.SourceStatus)
+        self._decoder = msgspec.json.Decoder(messages.SourceStatus)
         self._returned = returned
         self._lookups: dict[UUID, str] = {}
         self._names: dict[UUID, str] = {}
@@ -95,7 +95,7 @@ class SourceReports:
         elif len(self._lookups) < MAX_LOOKUPS:
             self._lookups[status.source] = message.reply
 
-    async def _reply(self, subject: str, mark: wire.Committed) -> None:
+    async def _reply(self, subject: str, mark: messages.Committed) -> None:
         if not subject:
             return
         try:
@@ -143,4 +143,4 @@ class SourceReports:
             await self._reopen(connection, closed)
         for source, subject in asked.items():
             mark = rows[source][0] if source in rows else Mark()
-            await self._reply(subject, wire.Committed(mark.last_seq, mark.total, mark.closed))
+            await self._reply(subject, messages.Committed(mark.last_seq, mark.total, mark.closed))

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from aggregator.postgres import connection as postgres
 from aggregator.writing.completeness import SECOND, OpenSource, Progress
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.connection import Connection
 from clickmill.retry import first_line
 
@@ -50,7 +50,7 @@ class Sources:
 
     def __init__(self, connection: Connection, progress: Progress, dsn: str) -> None:
         self._connection, self._progress, self._dsn = connection, progress, dsn
-        self._decoder = msgspec.json.Decoder(wire.SourcesRequest)
+        self._decoder = msgspec.json.Decoder(messages.SourcesRequest)
         self._giving_up = asyncio.Lock()
 
     async def start(self) -> None:
@@ -61,22 +61,22 @@ class Sources:
         try:
             reply = await self._answer(self._decoder.decode(message.data))
         except msgspec.DecodeError as error:
-            reply = wire.SourcesReply(error=f"the request can't be read: {error}")
+            reply = messages.SourcesReply(error=f"the request can't be read: {error}")
         except GiveUpError as error:
-            reply = wire.SourcesReply(error=str(error))
+            reply = messages.SourcesReply(error=str(error))
         except (psycopg.Error, OSError, TimeoutError) as error:
             text = f"Postgres can't be reached ({first_line(error)}): nothing was changed"
-            reply = wire.SourcesReply(error=text)
+            reply = messages.SourcesReply(error=text)
         await self._connection.publish(message.reply, msgspec.json.encode(reply))
 
-    async def _answer(self, request: wire.SourcesRequest) -> wire.SourcesReply:
+    async def _answer(self, request: messages.SourcesRequest) -> messages.SourcesReply:
         if not request.give_up:
-            return wire.SourcesReply([_row(s) for s in self._progress.open_sources()])
+            return messages.SourcesReply([_row(s) for s in self._progress.open_sources()])
         async with self._giving_up:
             await asyncio.sleep(LISTEN_S)
             chosen = to_give_up(self._progress.open_sources(), request.give_up)
             await self._give_up(chosen, request.by)
-        return wire.SourcesReply([_row(s) for s in chosen])
+        return messages.SourcesReply([_row(s) for s in chosen])
 
     async def _give_up(self, chosen: list[OpenSource], by: str) -> None:
         async with postgres.session(self._dsn, "sources") as session, session.transaction():
@@ -108,8 +108,8 @@ def to_give_up(sources: list[OpenSource], name: str) -> list[OpenSource]:
     return chosen
 
 
-def _row(s: OpenSource) -> wire.SourceRow:
-    return wire.SourceRow(
+def _row(s: OpenSource) -> messages.SourceRow:
+    return messages.SourceRow(
         s.source, s.node, s.heard / SECOND, s.mark.last_seq, s.mark.total, s.through / SECOND,
         s.silent,
     )  # fmt: skip

@@ -35,7 +35,7 @@ from aggregator.writing.fold import (
     source_of,
 )
 from aggregator.writing.sums import NO_ROWS, Rows
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
 
@@ -100,7 +100,7 @@ class Store:
         await self._apply_places(arrivals, list(range(len(arrivals))), applied)
         return applied
 
-    async def close_source(self, source: UUID, seq: int) -> wire.Committed | None:
+    async def close_source(self, source: UUID, seq: int) -> messages.Committed | None:
         """Mark a source closed, if its mark has reached `seq`; its mark, or None where it has not.
 
         One attempt; may raise.
@@ -108,7 +108,7 @@ class Store:
         connection = await self._connected()
         cursor = await connection.execute(sql.CLOSE, [source, seq])
         row = await cursor.fetchone()
-        return wire.Committed(row[0], row[1], closed=True) if row is not None else None
+        return messages.Committed(row[0], row[1], closed=True) if row is not None else None
 
     async def close(self) -> None:
         """Close the connection."""

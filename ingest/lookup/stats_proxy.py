@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.connection import Connection
 from clickmill.contract.problem import stats_unreachable
 from ingest.http.responses import Answer
@@ -25,7 +25,7 @@ class StatsProxy:
         self._connection = connection
         self._pending = asyncio.Semaphore(max_pending)
 
-    async def ask(self, request: wire.StatsRequest) -> Answer:
+    async def ask(self, request: messages.StatsRequest) -> Answer:
         """The aggregator's answer.
 
         Raises Problem 503 where none answers within REQUEST_TIMEOUT_S, or where as many requests

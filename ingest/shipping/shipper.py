@@ -20,7 +20,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import NoStreamResponseError
 
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
@@ -41,7 +41,7 @@ TROUBLE_AFTER_S: Final = 10.0
 log = logging.getLogger("clickmill.shipper")
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_committed: Final = msgspec.json.Decoder(wire.Committed).decode
+_decode_committed: Final = msgspec.json.Decoder(messages.Committed).decode
 
 
 class Shipper:
@@ -246,11 +246,11 @@ class Shipper:
             self.wake()
         return True
 
-    def _status(self) -> wire.SourceStatus:
+    def _status(self) -> messages.SourceStatus:
         counters, source = self.source.counters, self.source
         as_of = time.time_ns() if counters is None else counters.idle_as_of()
         closed = self._closing or counters is None
-        return wire.SourceStatus(
+        return messages.SourceStatus(
             source.id, source.sealed_seq, as_of, closed, source.created_at, self._node
         )
 

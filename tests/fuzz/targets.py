@@ -19,7 +19,7 @@ import google_crc32c
 import msgspec
 
 from aggregator.reading import answers, banners, buckets
-from clickmill import wire
+from clickmill import messages, wire
 from clickmill.contract import params
 from clickmill.contract.problem import Problem, stats_unreachable
 from clickmill.tokens import Tokens
@@ -64,7 +64,7 @@ class Asked:
         self.told.append((status, sorted(headers), b""))
 
 
-async def nobody(request: wire.StatsRequest) -> Answer:
+async def nobody(request: messages.StatsRequest) -> Answer:
     """Statistics without an aggregator."""
     raise stats_unreachable()
 

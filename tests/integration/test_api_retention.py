@@ -17,7 +17,7 @@ import pytest
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres.retention import Days, maintain
-from clickmill import wire
+from clickmill import messages
 from tests.support import sql
 from tests.support.fix_api import Api, check_error, serve
 from tests.support.fix_postgres import PostgresServer
@@ -149,7 +149,7 @@ def test_other_formats_and_carriers_say_the_same(old: Old) -> None:
     posted = old.api.client.post("/stats/1", json=span)
     check_error(posted, 400, "too_fine")
     for step, status in (("1m", 400), ("1h", 200)):
-        request = wire.StatsRequest(1, urlencode(span | {"step": step}))
+        request = messages.StatsRequest(1, urlencode(span | {"step": step}))
         answer = old.api.run(old.api.answers.over_nats(request))
         assert answer.status == status
         assert json.loads(answer.body).get("code") == ("too_fine" if status == 400 else None)

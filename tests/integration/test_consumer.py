@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from clickmill import bus as bus_module
-from clickmill import wire
+from clickmill import messages, wire
 from tests.support import sql
 from tests.support.aggregators import Aggregator, Bus, aggregator, store_held_up
 from tests.support.fix_nats import NatsServer
@@ -360,7 +360,7 @@ def test_a_source_is_closed_on_request_once_its_mark_is_there(
             return _closed(database, a.id)
 
         await aeventually(closed, 5)
-        assert await a.ask() == wire.Committed(2, 2), "looked up although it is closed"
+        assert await a.ask() == messages.Committed(2, 2), "looked up although it is closed"
 
     on(nats, database, test)
 
@@ -371,10 +371,10 @@ def _closed(dsn: str, source: object) -> bool:
 
 def test_a_source_nobody_knows_has_the_mark_0(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
-        assert await bus.worker().ask(timeout=3) == wire.Committed(0, 0)
+        assert await bus.worker().ask(timeout=3) == messages.Committed(0, 0)
         stranger = bus.worker()
         stranger.seal({1: 1})
-        assert await stranger.ask(timeout=3) == wire.Committed(0, 0)
+        assert await stranger.ask(timeout=3) == messages.Committed(0, 0)
 
     on(nats, database, test)
 

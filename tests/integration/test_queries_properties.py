@@ -26,7 +26,7 @@ from aggregator.postgres import migrations
 from aggregator.reading.buckets import STEPS
 from aggregator.writing.fold import Arrival
 from aggregator.writing.store import Store
-from clickmill import wire
+from clickmill import messages
 from clickmill.wire import Frame
 from tests.support.fix_api import Api, put_minutes, serve
 from tests.support.fix_postgres import PostgresServer
@@ -79,7 +79,7 @@ def truth(banner: int, since: int, until: int) -> Figures:
 
 def ask(api: Api, banner: int, since: int, until: int, **more: str) -> dict[str, Any]:
     query = urlencode({"tsFrom": since, "tsTo": until, **more})
-    answer = api.run(api.answers.over_nats(wire.StatsRequest(banner, query)))
+    answer = api.run(api.answers.over_nats(messages.StatsRequest(banner, query)))
     return {"status": answer.status, **json.loads(answer.body)}
 
 

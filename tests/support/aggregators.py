@@ -28,7 +28,7 @@ import nats.errors
 import psycopg
 from nats.aio.client import Client
 
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 from clickmill.fields import PREFIX
 from tests.support import sql
 from tests.support.fakes import FakeSource
@@ -248,22 +248,22 @@ class FakeWorker:
             wire.delta_subject(self.id), raw or wire.encode(self.spool[seq]), headers=headers
         )
 
-    async def ask(self, closed: bool = False, timeout: float = 1.0) -> wire.Committed | None:
+    async def ask(self, closed: bool = False, timeout: float = 1.0) -> messages.Committed | None:
         """A sign of life; the mark, or None without an answer."""
-        status = wire.SourceStatus(self.id, self.seq, time.time_ns(), closed)
+        status = messages.SourceStatus(self.id, self.seq, time.time_ns(), closed)
         try:
             reply = await self._client.request(
                 wire.COMMITTED_SUBJECT, msgspec.json.encode(status), timeout=timeout
             )
         except (nats.errors.Error, TimeoutError):
             return None
-        return msgspec.json.decode(reply.data, type=wire.Committed)
+        return msgspec.json.decode(reply.data, type=messages.Committed)
 
-    async def committed(self, seq: int | None = None, timeout: float = 15) -> wire.Committed:
+    async def committed(self, seq: int | None = None, timeout: float = 15) -> messages.Committed:
         """Wait until the mark is exactly here (default: the last frame)."""
         wanted = self.seq if seq is None else seq
 
-        async def there() -> wire.Committed | None:
+        async def there() -> messages.Committed | None:
             mark = await self.ask()
             return mark if mark is not None and mark.seq == wanted else None
 

@@ -27,7 +27,7 @@ from aggregator.postgres import migrations
 from aggregator.reading import queries
 from aggregator.writing.completeness import Progress
 from aggregator.writing.fold import Mark
-from clickmill.wire import SourceStatus
+from clickmill.messages import SourceStatus
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_system import status
 from tests.support.ports import free_port

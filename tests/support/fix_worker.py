@@ -23,7 +23,7 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 from tests.support.fix_nats import MAX_BYTES, NatsServer
 from tests.support.ports import free_port
 from tests.support.raw import HOST, ask
@@ -62,7 +62,7 @@ class Tap:
         async def on_frame(message: Msg) -> None:
             frame = wire.decode(message.data)
             self._add(frame)
-            told = msgspec.json.encode(wire.Committed(frame.seq, frame.total))
+            told = msgspec.json.encode(messages.Committed(frame.seq, frame.total))
             await client.publish(wire.committed_subject(frame.source), told)
 
         await client.subscribe(f"{wire.DELTAS_PREFIX}.>", cb=on_frame)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from aggregator.writing.completeness import SECOND, SILENT_AFTER, Progress
 from aggregator.writing.fold import Mark
-from clickmill.wire import Committed, SourceStatus
+from clickmill.messages import Committed, SourceStatus
 
 START = 1_800_000_000 * SECOND
 A, B = uuid4(), uuid4()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickmill import wire
+from clickmill import messages, wire
 from tests.support.frames import SOURCE, frame, of_another_version, with_features
 
 U64 = 2**64 - 1
@@ -134,5 +134,5 @@ def test_a_message_id_of_somebody_else_is_a_frame_error(text: str) -> None:
 
 def test_a_status_of_a_worker_that_does_not_say_when_its_source_was_made_is_read() -> None:
     data = b'{"source":"%s","seq":3,"as_of":7,"closed":false}' % str(SOURCE).encode()
-    status = msgspec.json.decode(data, type=wire.SourceStatus)
-    assert status == wire.SourceStatus(SOURCE, 3, 7, False, created_at=0)
+    status = msgspec.json.decode(data, type=messages.SourceStatus)
+    assert status == messages.SourceStatus(SOURCE, 3, 7, False, created_at=0)

@@ -50,7 +50,7 @@ from bench.sections.aggregator.parts import (
     last_core,
     wait_for,
 )
-from clickmill import bus, wire
+from clickmill import bus, messages, wire
 
 BACKLOG_SOURCES: Final = 500
 BACKLOG_FRAMES: Final = 60_000
@@ -151,7 +151,7 @@ async def generate(nats_url: str, sources: int, seconds: float, late: Any) -> No
         source = maker.sources[n % sources]
         frame = maker.frame(source)
         await publisher.publish(frame)
-        status = wire.SourceStatus(source, frame.seq, frame.sealed_at)
+        status = messages.SourceStatus(source, frame.seq, frame.sealed_at)
         await client.publish(wire.COMMITTED_SUBJECT, msgspec.json.encode(status), reply="bench.x")
     await bus.close(client)
 
