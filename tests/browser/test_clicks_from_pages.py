@@ -135,7 +135,7 @@ def test_fetch(worker: Worker, site: Site, page: Page) -> None:
     assert said == {"status": "counted"}
 
 
-def test_fetch_with_json_asks_for_leave_first(worker: Worker, site: Site, page: Page) -> None:
+def test_fetch_with_json_sends_a_preflight_first(worker: Worker, site: Site, page: Page) -> None:
     """A preflight and a click: one is counted, not two."""
     preflights = seen(worker, "counter", "OPTIONS", 204)
     page.goto(site.page("hello"))

@@ -96,7 +96,7 @@ def test_the_sdist_is_the_whole_project(built: Built) -> None:
     assert not [name for name in inside if name.endswith((".so", ".pyc"))]
 
 
-def test_the_wheel_has_all_that_runs_and_no_more(built: Built) -> None:
+def test_the_wheel_has_the_runtime_files_only(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         inside = set(archive.namelist())
         (metadata,) = (name for name in inside if name.endswith("/METADATA"))
@@ -114,7 +114,7 @@ def test_the_wheel_has_all_that_runs_and_no_more(built: Built) -> None:
         assert not [line for line in facts.get_all("Requires-Dist") or [] if package in line]
 
 
-def test_without_the_libraries_and_npm_the_build_fails_with_a_sentence(tmp_path: Path) -> None:
+def test_without_the_libraries_and_npm_the_build_fails_with_a_message(tmp_path: Path) -> None:
     source = clean_copy(tmp_path / "source")
     tools = tmp_path / "bin"
     tools.mkdir()

@@ -131,7 +131,7 @@ def test_choosing_a_banner_and_a_range_redraws(api: Api, tab: Watched, banner: i
     tab.check_quiet(api.url)
 
 
-def test_a_range_of_ones_own_and_wrong_input(api: Api, tab: Watched, banner: int) -> None:
+def test_a_custom_range_and_invalid_input(api: Api, tab: Watched, banner: int) -> None:
     day = datetime(2024, 12, 10, 12, 56, tzinfo=UTC)
     api.put({(banner, int(day.timestamp())): 42})
     page = tab.page
@@ -188,7 +188,7 @@ def test_the_page_asks_for_the_token(open_api: OpenApi, tab: Watched) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone(api: Api, browser: Browser, scheme: str, banner: int) -> None:
+def test_layout_on_a_phone(api: Api, browser: Browser, scheme: str, banner: int) -> None:
     api.put({(banner, hour_ago()): 77})
     context = browser.new_context(
         viewport=PHONE,
@@ -221,7 +221,7 @@ def test_the_documentation_page(api: Api, tab: Watched) -> None:
     tab.check_quiet(api.url)
 
 
-def test_a_lost_connection_is_told_and_comes_back(open_api: OpenApi, tab: Watched) -> None:
+def test_a_lost_connection_is_shown_and_restored(open_api: OpenApi, tab: Watched) -> None:
     api = open_api()
     page = tab.page
     page.goto(api.url)
@@ -267,7 +267,7 @@ def test_a_page_without_its_aggregator_says_so_within_three_seconds(
             expect(page.locator(number)).to_have_text("–")
 
 
-def test_figures_that_postgres_withholds_are_not_called_complete(
+def test_statistics_without_postgres_are_not_shown_as_complete(
     open_api: OpenApi, tab: Watched
 ) -> None:
     api = open_api()
@@ -282,9 +282,7 @@ def test_figures_that_postgres_withholds_are_not_called_complete(
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
 
 
-def test_seconds_that_the_aggregator_does_not_know_are_a_gap(
-    open_api: OpenApi, tab: Watched
-) -> None:
+def test_seconds_unknown_to_the_aggregator_are_a_gap(open_api: OpenApi, tab: Watched) -> None:
     api = open_api()
     seconds = tab.page.locator("#seconds")
     tab.page.goto(api.url)
@@ -317,7 +315,7 @@ def test_seconds_without_an_aggregator_are_a_gap(
         expect(page.locator("#seconds")).to_have_attribute("data-gaps", "1")
 
 
-def test_a_visitor_sees_the_seconds_before_he_came(
+def test_a_visitor_sees_the_seconds_before_the_visit(
     nats: NatsServer, database: str, tab: Watched
 ) -> None:
     page = tab.page

@@ -15,7 +15,7 @@ SEED = int(os.environ.get("SEED", "1"))
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s.short], ids=lambda s: s.name)
-def test_no_click_is_lost_or_doubled(
+def test_no_click_is_lost_or_counted_twice(
     scenario: Scenario, tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     if reason := missing(scenario):

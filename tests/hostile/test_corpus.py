@@ -50,7 +50,7 @@ def play(worker: Worker, case: Case) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", list(CORPUS))
-def test_each_case_gets_its_answer(worker: Worker, kind: str) -> None:
+def test_each_case_gets_its_response(worker: Worker, kind: str) -> None:
     cases = CORPUS[kind]
     with counts(worker, {BANNER: sum(case.clicks for case in cases)}):
         got = {case.name: tuple(play(worker, case)) for case in cases}
@@ -87,7 +87,9 @@ class Honest:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_the_honest_ledger_is_exact_under_fire(workers: Workers, way: str, seed: int) -> None:
+def test_the_ledger_of_normal_clients_is_exact_under_attack(
+    workers: Workers, way: str, seed: int
+) -> None:
     """All cases in random order from several connections at once, while honest clients click."""
     worker = workers(fastpath=way == "fast")
     cases = [case for case in EVERY_CASE if 408 not in case.statuses] * ROUNDS
@@ -128,7 +130,7 @@ def test_the_honest_ledger_is_exact_under_fire(workers: Workers, way: str, seed:
     assert not [m for m in metrics if 'status="5' in m and 'route="readyz"' not in m]
 
 
-def test_clients_that_vanish(worker: Worker) -> None:
+def test_clients_that_disconnect(worker: Worker) -> None:
     """Reset right behind the request: counted or not, but never twice, and nobody else suffers."""
     before = worker.clicks()[BANNER]
     for case in EVERY_CASE[:40]:

@@ -33,7 +33,7 @@ def statuses(port: int, data: bytes, half_close: bool) -> list[int]:
     return found
 
 
-def test_the_statistics_port_stands_the_corpus_too(system: SystemFactory) -> None:
+def test_the_statistics_port_survives_the_corpus_too(system: SystemFactory) -> None:
     """No 5xx, no crash, nothing counted. Aimed at its own addresses: /counter is none of them."""
     running = system()
     aggregator = running.children()["aggregator"]

@@ -148,7 +148,7 @@ def test_one_that_hangs_loses_its_shards(nats: NatsServer, database: str) -> Non
         together(nats, database, members, hang)
 
 
-def test_frames_that_turn_late_after_their_shard_was_given_away_are_dropped_with_it(
+def test_frames_that_turn_late_after_their_shard_was_revoked_are_dropped(
     nats: NatsServer, database: str
 ) -> None:
     """They are behind a gap when their batch is done, and by then another one has the shard."""
@@ -204,7 +204,7 @@ def test_one_that_loses_nats_leaves_its_shards_to_the_other(
         together(nats, database, members, cut)
 
 
-def test_its_link_to_nats_cut_again_and_again_it_goes_on(nats: NatsServer, database: str) -> None:
+def test_it_survives_repeated_cuts_of_its_nats_connection(nats: NatsServer, database: str) -> None:
     with ExitStack() as stack:
         proxy = stack.enter_context(running_proxy(nats.port, is_postgres=False))
         cut_off = nats.url.replace(f":{nats.port}", f":{proxy.port}")

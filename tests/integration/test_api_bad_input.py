@@ -73,7 +73,7 @@ def test_bad_banner_ids(api: Api, text: str, status: int, code: str) -> None:
         check_error(api.client.get("/stats", params={"bannerID": text}), status, code)
 
 
-def test_an_id_of_thousands_of_noughts_is_the_banner_0(api: Api) -> None:
+def test_an_id_of_thousands_of_zeros_is_banner_0(api: Api) -> None:
     assert api.client.get(f"/stats/{'0' * 5_000}").json()["bannerID"] == 0
     assert api.client.get(f"/stats/{'0' * 5_000}17").json()["bannerID"] == 17
 

@@ -67,7 +67,7 @@ def test_clicks_come_as_events(open_api: OpenApi, banner: int) -> None:
         assert 1.5 < times[-1] - times[0] < 4.5
 
 
-def test_who_comes_later_sees_what_was_late(open_api: OpenApi, banner: int) -> None:
+def test_a_later_listener_sees_late_clicks(open_api: OpenApi, banner: int) -> None:
     api = open_api()
     long_ago = this_minute() - 1200
 
@@ -85,9 +85,7 @@ def test_who_comes_later_sees_what_was_late(open_api: OpenApi, banner: int) -> N
             assert time.monotonic() - began < REREAD_S + 3
 
 
-def test_who_comes_later_sees_the_seconds_that_nobody_watched(
-    open_api: OpenApi, banner: int
-) -> None:
+def test_a_later_listener_sees_earlier_seconds(open_api: OpenApi, banner: int) -> None:
     api = open_api()
     api.put({(banner, this_minute()): 525_750})
 
@@ -100,7 +98,7 @@ def test_who_comes_later_sees_the_seconds_that_nobody_watched(
     assert time.time() - 15 < known[0][0] <= time.time()
 
 
-def test_while_postgres_takes_long_the_stream_says_that_it_is_there(open_api: OpenApi) -> None:
+def test_while_postgres_is_slow_the_stream_sends_comments(open_api: OpenApi) -> None:
     api = open_api()
     with (
         httpx.stream("GET", api.url + "/live", timeout=10) as answer,
@@ -171,7 +169,7 @@ def test_a_stream_ends_and_too_many_are_refused(
         assert time.monotonic() - began < 6
 
 
-def test_an_open_stream_does_not_hold_the_stop_up(open_api: OpenApi) -> None:
+def test_an_open_stream_does_not_delay_shutdown(open_api: OpenApi) -> None:
     api = open_api()
     with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
         lines = answer.iter_lines()

@@ -123,7 +123,7 @@ def test_a_bad_part_stores_nothing_of_the_good_one(api: Api, banner: int) -> Non
 
 
 @given(st.text(max_size=80))
-def test_no_target_breaks_out_of_a_header(text: str) -> None:
+def test_no_target_can_split_a_header(text: str) -> None:
     for url in (text, "https://example.org/" + text, "https://" + text):
         try:
             target = check_target(url)
@@ -137,7 +137,7 @@ def test_no_target_breaks_out_of_a_header(text: str) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1, max_size=MAX_NAME_CHARS))
-def test_names_that_pass_come_back_as_they_are(api: Api, name: str) -> None:
+def test_valid_names_are_returned_unchanged(api: Api, name: str) -> None:
     try:
         check_name(name)
     except Problem:

@@ -69,7 +69,9 @@ def old(postgres_server: PostgresServer) -> Iterator[Old]:
 
 @pytest.mark.parametrize("step", ["1h", "1d"])
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin"])
-def test_hours_and_days_are_as_if_nothing_had_gone(old: Old, step: str, tz: str) -> None:
+def test_hours_and_days_stay_the_same_after_minutes_are_deleted(
+    old: Old, step: str, tz: str
+) -> None:
     body = old.ask(old.first, old.today, step=step, tz=tz).json()
     assert body["Counts"] == old.truth(old.first, old.today)
     starts = [int(datetime.fromisoformat(point["ts"]).timestamp()) for point in body["stats"]]
@@ -106,7 +108,7 @@ def test_zones_with_half_hours_need_the_minutes_of_each_day(old: Old) -> None:
     assert body["Counts"] == old.truth(since, old.today)
 
 
-def test_whatever_is_asked_is_exact_or_refused(old: Old) -> None:
+def test_every_answer_is_exact_or_refused(old: Old) -> None:
     chance = random.Random(13)
     refused = 0
     for _ in range(150):
@@ -156,14 +158,14 @@ def test_other_formats_and_carriers_say_the_same(old: Old) -> None:
         assert json.loads(answer.body).get("Counts") == (clicks if status == 200 else None)
 
 
-def test_where_no_minute_was_lost_nothing_is_refused(old: Old) -> None:
+def test_nothing_is_refused_while_all_minutes_are_kept(old: Old) -> None:
     """The last hour, and the time before the first click."""
     for span in ({}, {"tsFrom": "2024-12-10T12:56:00Z", "tsTo": "2024-12-10T12:57:59Z"}):
         for path in ("/stats/1", "/stats", "/top"):
             assert old.api.get(path, **span).status_code == 200
 
 
-def test_hours_and_days_past_their_own_time_are_gone(postgres_server: PostgresServer) -> None:
+def test_hours_and_days_past_their_retention_are_gone(postgres_server: PostgresServer) -> None:
     """Announced, they are out of every answer at once, though rows go one batch at a time."""
     with serve(postgres_server) as api:
         old = Old(api)

@@ -65,7 +65,7 @@ def test_ways_to_write_a_time(api: Api, banner: int) -> None:
         assert (body["tsFrom"], body["tsTo"], body["Counts"]) == (FROM, TO, 42)
 
 
-def test_nothing_there_is_no_error(api: Api, banner: int) -> None:
+def test_a_banner_without_clicks_is_no_error(api: Api, banner: int) -> None:
     body = api.get(f"/stats/{banner}", tsFrom=FROM, tsTo=TO).json()
     assert (body["Counts"], body["stats"]) == (0, [])
     empty = api.get(f"/stats/{banner}", tsFrom=FROM, tsTo=FROM, fill="zero").json()
@@ -176,7 +176,7 @@ def test_top(api: Api, banner: int) -> None:
     assert (empty["Counts"], empty["top"]) == (0, [])
 
 
-def test_complete_through_is_what_is_known(api: Api, banner: int) -> None:
+def test_complete_through_is_the_known_value(api: Api, banner: int) -> None:
     said = api.get(f"/stats/{banner}").json()["completeThrough"]
     assert abs(datetime.fromisoformat(said) - datetime.now(UTC)) < timedelta(seconds=5)
     # One source that went silent holds it back.

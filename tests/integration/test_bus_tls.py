@@ -139,7 +139,7 @@ def test_a_wrong_password_is_refused(secured: Secured, monkeypatch: pytest.Monke
     assert not asyncio.run(reaches(secured.url.replace(PASSWORD, "another"), REFUSED_S))
 
 
-def test_a_server_without_tls_never_hears_the_password(tmp_path: Path) -> None:
+def test_a_server_without_tls_never_receives_the_password(tmp_path: Path) -> None:
     """As somebody in between would do it: the greeting of a server that wants no TLS."""
     heard: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))

@@ -21,7 +21,7 @@ def complete_through(running: Aggregator) -> float | None:
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
-def test_a_new_worker_is_complete_through_its_own_making(
+def test_a_new_worker_is_complete_through_its_start(
     nats: NatsServer, database: str, tmp_path: Path
 ) -> None:
     """It has counted a click and sealed nothing: the aggregator knows it by its status alone."""

@@ -56,7 +56,7 @@ class Listener:
         await aeventually(arrived, 5, f"{text!r} arrives")
 
 
-def test_it_connects_again_whatever_the_server_said(
+def test_it_reconnects_after_any_server_error(
     nats: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(proxy: Proxy) -> None:
@@ -83,7 +83,7 @@ def test_it_connects_again_whatever_the_server_said(
         uvloop.run(story(proxy))
 
 
-def test_it_connects_again_once_there_is_room_for_it(nats: NatsServer) -> None:
+def test_it_reconnects_when_the_server_has_room(nats: NatsServer) -> None:
     """By a real reload: the server ends all connections but one."""
 
     async def story() -> None:
@@ -103,7 +103,7 @@ def test_it_connects_again_once_there_is_room_for_it(nats: NatsServer) -> None:
     uvloop.run(story())
 
 
-def test_the_first_connection_may_be_refused_for_as_long_as_it_takes(nats: NatsServer) -> None:
+def test_the_first_connection_is_retried_until_it_succeeds(nats: NatsServer) -> None:
     right = nats.url.rpartition("@")[0].rpartition(":")[2]
 
     async def story() -> None:
@@ -127,7 +127,7 @@ def test_the_first_connection_may_be_refused_for_as_long_as_it_takes(nats: NatsS
     uvloop.run(story())
 
 
-def test_it_survives_an_outage_of_more_attempts_than_the_library_grants(
+def test_it_survives_an_outage_longer_than_the_librarys_attempts(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library gives up after 60 attempts, 15 s at our pace: so it may not count them."""
@@ -204,7 +204,7 @@ USES: dict[str, Use] = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_cut_in_the_middle_of_writing_is_an_error_of_the_connection(
+def test_a_cut_during_a_write_is_a_connection_error(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
     """What uvloop raises then is neither of the library's errors nor the system's."""
@@ -228,7 +228,7 @@ def test_a_cut_in_the_middle_of_writing_is_an_error_of_the_connection(
     uvloop.run(story())
 
 
-def test_it_is_used_while_it_is_cut_again_and_again(
+def test_it_works_while_it_is_cut_repeatedly(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus, "RECONNECT_WAIT_S", 0.005)

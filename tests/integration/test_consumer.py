@@ -37,7 +37,7 @@ def on(nats: NatsServer, dsn: str, test: Test, failpoints: str = "") -> None:
             raise
 
 
-def test_frames_become_figures_and_leave_the_stream(nats: NatsServer, database: str) -> None:
+def test_frames_become_statistics_and_leave_the_stream(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a, b = bus.worker(), bus.worker()
         broadcasts = await bus.client.subscribe(wire.committed_subject(a.id))
@@ -80,9 +80,7 @@ def test_out_of_order_and_twice_counts_once_without_waiting(
     assert sql.counts(database) == dict.fromkeys(range(6), 1)
 
 
-def test_what_one_batch_has_no_room_for_is_not_left_waiting(
-    nats: NatsServer, database: str
-) -> None:
+def test_frames_beyond_one_batch_go_into_the_next(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a = bus.worker()
         for _ in range(12):
@@ -124,7 +122,7 @@ def test_a_halved_batch_whose_connection_is_lost_goes_on(
     assert sql.quarantine(database) == [(3, "refused", 1)]
 
 
-def test_what_nobody_can_read_is_set_aside(nats: NatsServer, database: str) -> None:
+def test_an_unreadable_message_is_quarantined(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a = bus.worker()
         await a.send({1: 1})
@@ -175,7 +173,7 @@ def test_a_frame_of_a_newer_release_waits_for_an_upgrade(
     assert sql.counts(database) == {1: 102, 2: 5}
 
 
-def test_frames_lost_for_ever_are_given_up_after_a_while_and_reported(
+def test_frames_lost_forever_are_skipped_after_a_while_and_reported(
     nats: NatsServer, database: str
 ) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
@@ -200,7 +198,7 @@ def test_frames_lost_for_ever_are_given_up_after_a_while_and_reported(
     assert sql.counts(database) == {0: 2, 1: 2, 2: 3, 3: 4, 4: 10}
 
 
-def test_messages_outside_every_shard_are_no_trouble(nats: NatsServer, database: str) -> None:
+def test_messages_outside_all_shards_do_no_harm(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         for subject in ("clickmill.deltas.99.x", "clickmill.deltas.x", "clickmill.deltas.-1.y"):
             await bus.client.jetstream().publish(subject, b"junk")
@@ -211,7 +209,7 @@ def test_messages_outside_every_shard_are_no_trouble(nats: NatsServer, database:
     on(nats, database, test)
 
 
-def test_a_deleted_stream_is_made_again_within_seconds(nats: NatsServer, database: str) -> None:
+def test_a_deleted_stream_is_recreated_within_seconds(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a = bus.worker()
         await a.send({1: 1})
@@ -238,7 +236,7 @@ def test_a_deleted_stream_is_made_again_within_seconds(nats: NatsServer, databas
     assert sql.counts(database) == {1: 3}
 
 
-def test_deleted_consumers_are_made_again_within_seconds(nats: NatsServer, database: str) -> None:
+def test_deleted_consumers_are_recreated_within_seconds(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         a = bus.worker()
         js = bus.client.jetstream()
@@ -277,7 +275,7 @@ async def _says(running: Aggregator, word: str) -> bool:
     return word in (reason or "") if word else reason is None
 
 
-def test_it_starts_before_its_servers_and_says_what_is_missing(
+def test_it_starts_before_its_servers_and_reports_what_is_missing(
     nats: NatsServer, own_postgres: PostgresServer
 ) -> None:
     nats.stop()
@@ -318,7 +316,7 @@ def test_a_stop_is_quick_without_its_servers(nats: NatsServer, database: str) ->
         assert (code, seconds < 3.5) == (0, True), (code, seconds)
 
 
-def test_postgres_away_for_longer_than_the_redelivery(
+def test_postgres_unavailable_for_longer_than_the_redelivery(
     nats: NatsServer, database: str, postgres_server: PostgresServer
 ) -> None:
     with running_proxy(postgres_server.port) as proxy:
@@ -369,7 +367,7 @@ def _closed(dsn: str, source: object) -> bool:
     return bool(sql.query(dsn, "SELECT closed FROM source WHERE source = %s", source)[0][0])
 
 
-def test_a_source_nobody_knows_has_the_mark_0(nats: NatsServer, database: str) -> None:
+def test_an_unknown_source_has_the_mark_0(nats: NatsServer, database: str) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:
         assert await bus.worker().ask(timeout=3) == messages.Committed(0, 0)
         stranger = bus.worker()
@@ -380,7 +378,7 @@ def test_a_source_nobody_knows_has_the_mark_0(nats: NatsServer, database: str) -
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"source": 1}', b"\xff" * 100])
-def test_a_request_for_a_mark_that_is_junk_is_no_trouble(
+def test_an_invalid_request_for_a_mark_does_no_harm(
     nats: NatsServer, database: str, junk: bytes
 ) -> None:
     async def test(bus: Bus, running: Aggregator) -> None:

@@ -39,7 +39,7 @@ time.sleep(60)
 """
 
 
-def test_jetstream_is_there_and_asks_for_the_password(nats: NatsServer) -> None:
+def test_jetstream_runs_and_requires_the_password(nats: NatsServer) -> None:
     async def account() -> int:
         client = await nats_client.connect(nats.url, allow_reconnect=False)
         info = await client.jetstream().account_info()
@@ -58,7 +58,7 @@ def test_nats_syncs_always(nats: NatsServer) -> None:
     assert "sync_interval: always" in (nats.server.cwd / "nats.conf").read_text()
 
 
-def test_postgres_is_what_we_asked_for(own_postgres: PostgresServer) -> None:
+def test_postgres_has_the_configured_version_and_settings(own_postgres: PostgresServer) -> None:
     wanted = {
         "data_checksums": "on",
         "server_encoding": "UTF8",
@@ -97,20 +97,20 @@ def test_postgres_of_another_version_is_refused(tmp_path: Path) -> None:
         embedded_postgres.prepare(tmp_path)
 
 
-def test_a_directory_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     with pytest.raises(StackError, match="no whole database"):
         embedded_postgres.prepare(tmp_path)
 
 
-def test_what_a_dying_initdb_left_is_no_database(tmp_path: Path) -> None:
+def test_the_remains_of_a_killed_initdb_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "postgres.new" / "base").mkdir(parents=True)
     embedded_postgres.prepare(tmp_path)
     assert not (tmp_path / "postgres.new").exists()
     assert (tmp_path / "postgres" / "PG_VERSION").exists()
 
 
-def test_another_programs_number_in_the_lock_file_does_not_keep_postgres_down(
+def test_another_programs_pid_in_the_lock_file_does_not_prevent_a_start(
     own_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     own_postgres.kill()
@@ -125,7 +125,7 @@ def test_another_programs_number_in_the_lock_file_does_not_keep_postgres_down(
         stranger.kill()
 
 
-def test_a_server_that_is_on_its_way_out_is_waited_for(own_postgres: PostgresServer) -> None:
+def test_a_start_waits_for_a_server_that_is_stopping(own_postgres: PostgresServer) -> None:
     stop = threading.Timer(0.5, own_postgres.signal, [signal.SIGQUIT])
     stop.start()
     again = PostgresServer(own_postgres.server.cwd.parent)
@@ -134,7 +134,7 @@ def test_a_server_that_is_on_its_way_out_is_waited_for(own_postgres: PostgresSer
     again.stop()
 
 
-def test_a_server_that_stays_is_named(
+def test_a_server_that_does_not_stop_is_reported(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_leftovers, "PREDECESSOR_SECONDS", 0.2)

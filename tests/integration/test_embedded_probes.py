@@ -42,7 +42,7 @@ def sleeping(**options: Any) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_nats_that_stands_still_does_not_answer(nats: NatsServer) -> None:
+def test_a_stopped_nats_does_not_answer(nats: NatsServer) -> None:
     assert asyncio.run(nats_is_alive(nats.server))
     with stopped(nats.pid):
         assert not asyncio.run(nats_is_alive(nats.server))
@@ -67,7 +67,7 @@ def test_nats_without_jetstream_is_not_alive(nats: NatsServer) -> None:
     assert not asyncio.run(nats_is_alive(nats.server))
 
 
-def test_a_postmaster_that_stands_still_does_not_answer(own_postgres: PostgresServer) -> None:
+def test_a_stopped_postmaster_does_not_answer(own_postgres: PostgresServer) -> None:
     assert asyncio.run(postgres_is_alive(own_postgres.server))
     with psycopg.connect(own_postgres.dsn) as session, stopped(own_postgres.pid):
         assert session.execute("SELECT 1").fetchone() == (1,), "an old session notices nothing"
@@ -126,7 +126,7 @@ def test_a_stopped_backend_of_a_dead_postmaster_is_cleared_away(
     own_postgres.start()
 
 
-def test_clearing_removes_the_lock_file_of_a_number_that_is_somebody_elses(
+def test_clearing_removes_a_lock_file_with_another_programs_pid(
     own_postgres: PostgresServer,
 ) -> None:
     own_postgres.kill()

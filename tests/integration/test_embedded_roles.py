@@ -58,7 +58,7 @@ def test_up_runs_on_an_owner_without_other_rights_and_a_reader(system: SystemFac
         psycopg.connect(owner.removesuffix("clickmill") + "postgres")
 
 
-def test_passwords_lie_in_files_that_only_their_owner_reads(tmp_path: Path) -> None:
+def test_password_files_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     made = embedded_roles.passwords(tmp_path)
     assert made == embedded_roles.passwords(tmp_path)
     assert made.owner != made.reader
@@ -66,7 +66,7 @@ def test_passwords_lie_in_files_that_only_their_owner_reads(tmp_path: Path) -> N
     assert modes == [0o600, 0o600]
 
 
-def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
+def test_a_database_of_the_administrator_changes_owner_and_keeps_its_rows(
     own_postgres: PostgresServer,
 ) -> None:
     """As data directories were before the owner was there."""
@@ -84,7 +84,7 @@ def test_a_database_of_the_administrator_is_handed_over_with_its_figures(
     asyncio.run(migrations.apply_schema(own_postgres.server.address))
 
 
-def test_a_lost_password_file_is_made_anew(own_postgres: PostgresServer) -> None:
+def test_a_lost_password_file_is_recreated(own_postgres: PostgresServer) -> None:
     assert asyncio.run(PostgresReady(own_postgres.server)())
     data_dir = own_postgres.server.cwd.parent
     own_postgres.stop()

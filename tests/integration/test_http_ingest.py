@@ -97,7 +97,7 @@ def test_an_id_over_the_maximum_is_404(worker: Worker) -> None:
                 assert is_error(answer, 404, "unknown_banner"), (method, target, answer)
 
 
-def test_a_body_of_a_click_means_nothing(worker: Worker) -> None:
+def test_the_body_of_a_click_is_ignored(worker: Worker) -> None:
     with counts(worker, {21: 3}):
         for body in (b"{}", b"not JSON \xff\x00", b"x" * 100_000):
             assert ask(worker.port, "POST", "/counter/21", body).json == COUNTED

@@ -123,7 +123,7 @@ def test_an_unknown_banner_anywhere_is_named(worker: Worker, kind: str, banner: 
         b"bannerID=7", b"\x00" * 1000, b"[" + b"\xed\xa0\x80" + b"]",
     ],
 )  # fmt: skip
-def test_what_is_no_batch_is_400(worker: Worker, body: bytes) -> None:
+def test_an_invalid_batch_is_400(worker: Worker, body: bytes) -> None:
     with counts(worker, {}):
         for kind in (JSON, MSGPACK):
             answer = send(worker, body, kind)
@@ -131,14 +131,14 @@ def test_what_is_no_batch_is_400(worker: Worker, body: bytes) -> None:
             assert len(answer.json["error"]) < 400
 
 
-def test_fields_that_are_not_ours_are_let_be(worker: Worker) -> None:
+def test_unknown_fields_are_ignored(worker: Worker) -> None:
     with counts(worker, {7: 1}):
         assert (
             send(worker, b'[{"bannerID": 7, "page": "/x", "at": [1, {"y": null}]}]').status == 200
         )
 
 
-def test_the_last_of_two_same_names_counts(worker: Worker) -> None:
+def test_the_last_of_two_equal_names_counts(worker: Worker) -> None:
     with counts(worker, {9: 1}):
         assert send(worker, b'[{"bannerID": 8, "bannerID": 9}]').status == 200
 

@@ -162,7 +162,7 @@ def _a_bad_target_is_refused(running: System) -> None:
     assert ask(running.port, "GET", "/click/20").json["code"] == "no_target"
 
 
-def test_targets_outlive_a_restart_without_an_aggregator(
+def test_targets_survive_a_restart_without_an_aggregator(
     system: SystemFactory, nats: NatsServer, tmp_path: Path
 ) -> None:
     running = system(data_dir=tmp_path)

@@ -71,7 +71,7 @@ def not_ready(worker: Worker) -> str:
     return "" if answer.status == 200 else str(answer.json["error"])
 
 
-def test_frames_are_cut_to_what_the_server_takes(worker: Worker) -> None:
+def test_frames_are_split_to_fit_the_servers_limit(worker: Worker) -> None:
     expected = count_many(worker)
     assert worker.clicks() == expected
     assert metric(worker, "clickmill_frames_sealed_total") > PAIRS // wire.pairs_within(SMALL)
@@ -80,7 +80,7 @@ def test_frames_are_cut_to_what_the_server_takes(worker: Worker) -> None:
     assert metric(worker, TOO_LARGE) == 0
 
 
-def test_a_worker_that_starts_without_a_server_remembers_what_it_took(
+def test_a_worker_that_starts_without_a_server_uses_the_stored_limit(
     worker: Worker, small: NatsServer
 ) -> None:
     assert worker.stop() == 0
@@ -104,7 +104,7 @@ def sealed(worker: Worker) -> Iterator[wire.Frame]:
         spool.close()
 
 
-def test_a_frame_that_is_too_large_already_is_told_of_at_once(
+def test_a_sealed_frame_that_is_too_large_is_reported_immediately(
     worker: Worker, small: NatsServer
 ) -> None:
     small.reload(f"max_payload: {SMALL}", f"max_payload: {USUAL}")

@@ -80,7 +80,7 @@ def test_several_may_migrate_at_once(database: str) -> None:
     assert version(database)[0] == migrations.VERSION
 
 
-def test_newer_tables_are_left_as_they_are(database: str) -> None:
+def test_newer_tables_are_not_changed(database: str) -> None:
     apply(database)
     sql.query(database, f"UPDATE schema_version SET version = {NEWER}")
     sql.query(database, "DROP INDEX source_open")

@@ -177,13 +177,13 @@ def test_what_an_alert_looks_at_is_there(watched: Watched, alert: rules.Alert) -
             assert watched.prometheus.query(name), name
 
 
-def test_nothing_fires_while_all_is_well_but_what_was_done(watched: Watched) -> None:
+def test_only_provoked_alerts_fire(watched: Watched) -> None:
     # Prometheus' own first seconds, before it knows its targets, look like nobody at home.
     only_what_was_done = {"ClickmillQuarantine"}
     eventually(lambda: set(watched.prometheus.firing()) == only_what_was_done, 20)
 
 
-def test_a_wrong_expression_is_told_from_an_empty_one(watched: Watched) -> None:
+def test_a_wrong_expression_differs_from_an_empty_one(watched: Watched) -> None:
     assert watched.prometheus.query("clickmill_no_such_metric") == []
     with pytest.raises(QueryError):
         watched.prometheus.query("rate(clickmill_clicks_total)")
@@ -235,7 +235,7 @@ def test_the_reading_role_reads_and_no_more_by_default(watched: Watched) -> None
 # --- /metrics -------------------------------------------------------------------------------------
 
 
-def test_promtool_finds_nothing_wrong(metrics_url: str) -> None:
+def test_promtool_accepts_both_endpoints(metrics_url: str) -> None:
     _, text = ask(metrics_url)
     done = promtool("check", "metrics", text=text)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -269,7 +269,7 @@ def test_everything_that_is_served_is_in_the_list(watched: Watched) -> None:
                 assert set(sample.labels) - {"le"} <= labels[family.name], family.name
 
 
-def test_every_worker_tells_the_whole_node(watched: Watched) -> None:
+def test_every_worker_reports_the_whole_node(watched: Watched) -> None:
     for _ in range(8):  # each on a new connection: the kernel picks a worker
         _, text = ask(f"{watched.system.url}/metrics")
         assert "\nclickmill_workers 2.0\n" in text
@@ -329,7 +329,7 @@ def read_out(terminal: int) -> None:
             pass
 
 
-def test_top_says_what_does_not_answer(watched: Watched) -> None:
+def test_top_reports_a_port_that_does_not_answer(watched: Watched) -> None:
     nowhere = {"CLICKMILL_PORT": str(free_port()), "CLICKMILL_STATS_PORT": str(free_port())}
     done = top(watched.system.env | nowhere, "--once")
     assert done.returncode == 1

@@ -263,7 +263,7 @@ def test_stopped_aggregator_and_stopped_nats(plant: Plant) -> None:
         plant.aggregator = plant.again(plant.aggregator)
 
 
-def test_a_machine_that_is_gone(plant: Plant) -> None:
+def test_a_missing_machine(plant: Plant) -> None:
     plant.ingest.process.kill()
     plant.ingest.process.wait()
     plant.ingest.exit_code = 0
@@ -293,7 +293,7 @@ def test_every_alert_ends_and_every_click_is_there(plant: Plant) -> None:
     assert low <= float(line.split()[1]) <= high
 
 
-def test_each_alert_tells_what_to_do(plant: Plant) -> None:
+def test_each_alert_says_what_to_do(plant: Plant) -> None:
     for rule in plant.prometheus.rules():
         if rule["type"] == "alerting":
             assert rule["annotations"]["description"]

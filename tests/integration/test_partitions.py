@@ -53,7 +53,7 @@ def test_several_make_the_same_days_at_once(database: str) -> None:
     assert days(database) == list(range(-3, 3))
 
 
-def test_arrays_arrive_as_they_were(database: str) -> None:
+def test_arrays_arrive_unchanged(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         names = [uuid4(), uuid4()]
         cursor = await connection.execute(

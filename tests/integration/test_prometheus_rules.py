@@ -23,7 +23,7 @@ def test_promtool_takes_configuration_and_rules(tmp_path: Path) -> None:
     ).returncode == 0, done
 
 
-def test_the_rules_in_a_hurry_are_rules_too(tmp_path: Path) -> None:
+def test_the_accelerated_rules_are_valid(tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(build.rules_text(SCALE))
     done = promtool("check", "rules", "--lint-fatal", str(tmp_path / "rules.yml"))
     assert done.returncode == 0, done

@@ -20,7 +20,7 @@ from clickmill.wire import Frame
 PROMPT_S = 3.0
 
 
-def test_an_open_read_holds_nobody_up(database: str) -> None:
+def test_an_open_read_blocks_no_writer(database: str) -> None:
     now = int(datetime.now(UTC).timestamp()) // 60
     source = uuid4()
 

@@ -83,7 +83,7 @@ def test_a_difference_is_shown_and_fails(system: SystemFactory, tmp_path: Path) 
     assert "404" in done.stdout + done.stderr
 
 
-def test_nobody_listening_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_one_sentence(tmp_path: Path) -> None:
     log = tmp_path / "site.log"
     log.write_bytes(small_log())
     done = subprocess.run(

@@ -60,7 +60,7 @@ def put(dsn: str, *days_from_now: int) -> None:
             sql.query(dsn, f"INSERT INTO banner_{table} VALUES (1, %s, 1)", at(day))
 
 
-def test_the_coming_days_are_made_ahead_and_again_is_no_trouble(database: str) -> None:
+def test_coming_days_are_created_ahead_and_repeating_it_is_harmless(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         for _ in range(2):
             assert await maintain(connection, Days(0, 0))
@@ -69,7 +69,7 @@ def test_the_coming_days_are_made_ahead_and_again_is_no_trouble(database: str) -
     assert days_of(database, "partition") == [-1, 0, 1, 2, 3]
 
 
-def test_minutes_go_and_their_hours_and_days_stay(database: str) -> None:
+def test_minutes_are_deleted_and_their_hours_and_days_are_kept(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         put(database, -40, -31, -30, -29, 0)
         assert await maintain(connection, Days(30, 0), grace_s=0)
@@ -81,7 +81,7 @@ def test_minutes_go_and_their_hours_and_days_stay(database: str) -> None:
         assert days_of(database, unit) == [-40, -31, -30, -29, 0]
 
 
-def test_hours_and_days_go_after_a_time_of_their_own(
+def test_hours_and_days_have_their_own_retention(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 2)
@@ -96,7 +96,7 @@ def test_hours_and_days_go_after_a_time_of_their_own(
         assert days_of(database, unit) == [-40, -39, -30, -29, 0]
 
 
-def test_without_retention_everything_stays(database: str) -> None:
+def test_without_retention_everything_is_kept(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         put(database, -4000)
         assert await maintain(connection, Days(0, 0), grace_s=0)
@@ -105,7 +105,7 @@ def test_without_retention_everything_stays(database: str) -> None:
     assert sql.counts(database) == {1: 1}
 
 
-def test_what_goes_is_announced_and_answers_under_way_have_their_time(database: str) -> None:
+def test_deletions_are_announced_and_running_queries_may_finish(database: str) -> None:
     async def test(connection: AsyncConnection[Any]) -> None:
         put(database, -50)
         assert not await maintain(connection, Days(30, 40)), "come back soon"
@@ -119,7 +119,7 @@ def test_what_goes_is_announced_and_answers_under_way_have_their_time(database: 
     on(database, test)
 
 
-def test_what_is_gone_stays_gone_where_more_is_to_be_kept_from_now_on(database: str) -> None:
+def test_a_longer_retention_does_not_restore_deleted_data(database: str) -> None:
     """Days before the longer time are no whole days: late clicks alone would be in them."""
 
     async def test(connection: AsyncConnection[Any]) -> None:
@@ -135,7 +135,7 @@ def test_what_is_gone_stays_gone_where_more_is_to_be_kept_from_now_on(database: 
     assert days_of(database, "hour") == [-30, -20]
 
 
-def test_where_nothing_is_past_its_time_nothing_is_given_up(database: str) -> None:
+def test_nothing_is_deleted_within_the_retention(database: str) -> None:
     """A range before the first click of a new system has minutes as any other: none."""
 
     async def test(connection: AsyncConnection[Any]) -> None:
@@ -171,7 +171,7 @@ def test_the_quarantine_is_bounded(database: str) -> None:
     assert sql.query(database, "SELECT count(*) FROM quarantine") == [(retention.QUARANTINE_ROWS,)]
 
 
-def test_the_aggregator_does_it_by_itself(nats: NatsServer, database: str) -> None:
+def test_the_aggregator_applies_retention_by_itself(nats: NatsServer, database: str) -> None:
     """With its default settings: 400 days of minutes, all hours and days."""
 
     async def ready(connection: AsyncConnection[Any]) -> None:
@@ -254,7 +254,7 @@ def waits(dsn: str, days: Days) -> tuple[float, float]:
     return max(writer.seconds + reader.seconds), took[0]
 
 
-def test_nobody_waits_while_a_day_with_half_a_million_rollups_goes(database: str) -> None:
+def test_deleting_a_day_with_half_a_million_rollups_blocks_no_one(database: str) -> None:
     """Deleted under the lock of the DROP, these rows stop everybody for a second and more."""
 
     async def ready(connection: AsyncConnection[Any]) -> None:
@@ -270,7 +270,7 @@ def test_nobody_waits_while_a_day_with_half_a_million_rollups_goes(database: str
         assert -40 not in days_of(database, unit)
 
 
-def test_nobody_waits_for_a_drop_that_can_not_have_its_turn(database: str) -> None:
+def test_a_drop_that_can_not_get_its_lock_blocks_no_one(database: str) -> None:
     """Whoever comes after a DROP that waits for a long reader waits with it."""
 
     async def test(connection: AsyncConnection[Any]) -> None:
@@ -288,7 +288,7 @@ def test_nobody_waits_for_a_drop_that_can_not_have_its_turn(database: str) -> No
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-def test_nobody_waits_at_twenty_million_rollups(database: str) -> None:
+def test_retention_blocks_no_one_at_twenty_million_rollups(database: str) -> None:
     """100 ms hold on a machine that does nothing else."""
 
     async def ready(connection: AsyncConnection[Any]) -> None:

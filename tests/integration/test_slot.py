@@ -44,7 +44,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_a_dead_child_is_followed_by_another() -> None:
+def test_a_dead_child_is_restarted() -> None:
     async def story() -> None:
         async with running(LIVES) as here:
             first = await here.another(0)
@@ -60,7 +60,7 @@ def test_a_dead_child_is_followed_by_another() -> None:
     asyncio.run(story())
 
 
-def test_a_child_that_stands_still_is_replaced() -> None:
+def test_a_child_that_hangs_is_replaced() -> None:
     async def story() -> None:
         async with running(LIVES) as here:
             first = await here.another(0)
@@ -73,7 +73,7 @@ def test_a_child_that_stands_still_is_replaced() -> None:
     asyncio.run(story())
 
 
-def test_a_supervisor_that_was_asleep_itself_kills_nobody() -> None:
+def test_a_supervisor_that_was_suspended_kills_no_child() -> None:
     async def story() -> None:
         async with running(LIVES) as here:
             first = await here.another(0)
@@ -106,7 +106,7 @@ async def _pid(here: Running) -> int:
 
 
 @pytest.mark.parametrize(("code", "tries"), [(REFUSES, None), (DIES, 2)])
-def test_hopeless_children(code: str, tries: int | None) -> None:
+def test_children_that_can_not_start(code: str, tries: int | None) -> None:
     async def story() -> None:
         async with running(code, tries=tries) as here:
             with pytest.raises(ChildFailedError, match="child does not start"):
@@ -170,7 +170,7 @@ def test_a_child_that_does_not_stop_is_killed_in_time() -> None:
     asyncio.run(story())
 
 
-def test_a_child_that_is_killed_takes_its_stopped_children_along() -> None:
+def test_killing_a_child_kills_its_stopped_children() -> None:
     async def story() -> None:
         async with running("", argv=("sh", "-c", PARENT), probes=Probes(yes, yes)) as here:
             parent = await here.another(0)
@@ -183,7 +183,7 @@ def test_a_child_that_is_killed_takes_its_stopped_children_along() -> None:
     asyncio.run(story())
 
 
-def test_a_real_time_signal_has_no_name_and_ends_nothing() -> None:
+def test_a_death_by_a_real_time_signal_is_handled() -> None:
     async def story() -> None:
         async with running(LIVES) as here:
             first = await here.another(0)
@@ -231,7 +231,7 @@ def test_a_replacement_that_dies_while_the_old_one_stops_is_replaced_at_once() -
     asyncio.run(story())
 
 
-def test_a_system_without_room_for_another_process() -> None:
+def test_a_system_that_can_not_start_another_process_for_a_while() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PROCESSES], cwd=ROOT, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,

@@ -44,7 +44,7 @@ def test_a_batch_is_rows_marks_and_rollups(database: str) -> None:
     sql.assert_rollups_equal_minutes(database)
 
 
-def test_the_same_again_is_a_duplicate_also_for_another_store(database: str) -> None:
+def test_a_repeated_frame_is_a_duplicate_also_for_another_store(database: str) -> None:
     a = FakeSource()
     batch = [a.arrival({1: 1}) for _ in range(3)]
 
@@ -56,7 +56,7 @@ def test_the_same_again_is_a_duplicate_also_for_another_store(database: str) -> 
     assert sql.counts(database) == {1: 3}
 
 
-def test_a_gap_waits_and_what_fills_it_releases_the_rest(database: str) -> None:
+def test_frames_behind_a_gap_wait_until_it_is_filled(database: str) -> None:
     a = FakeSource()
     first, second, third = (a.arrival({1: 1}) for _ in range(3))
 
@@ -177,7 +177,7 @@ def test_terminated_backends_and_refused_connections_only_delay(
     assert sql.counts(database) == {1: 20}
 
 
-def test_figures_that_postgres_refuses_are_set_aside_alone(database: str) -> None:
+def test_frames_that_postgres_refuses_are_quarantined_alone(database: str) -> None:
     full, other = FakeSource(), FakeSource()
 
     async def test(store: Store) -> None:
@@ -231,7 +231,7 @@ def test_marks_that_went_back_are_filled_again(database: str) -> None:
     assert not sql.quarantine(database)
 
 
-def test_a_partition_that_was_dropped_is_made_again(database: str) -> None:
+def test_a_dropped_partition_is_recreated(database: str) -> None:
     a = FakeSource()
 
     async def test(store: Store) -> None:
@@ -244,7 +244,7 @@ def test_a_partition_that_was_dropped_is_made_again(database: str) -> None:
     assert sql.counts(database) == {1: 1}
 
 
-def test_an_emptied_database_gets_its_schema_again(database: str) -> None:
+def test_an_emptied_database_gets_its_schema_back(database: str) -> None:
     a = FakeSource()
 
     async def test(store: Store) -> None:
@@ -279,7 +279,7 @@ def test_the_schema_is_applied_beside_a_writer_without_waiting(database: str) ->
     with_store(database, test)
 
 
-def test_a_writer_that_hangs_in_its_transaction_is_ended_by_postgres(database: str) -> None:
+def test_postgres_ends_a_writer_that_hangs_in_its_transaction(database: str) -> None:
     """Its locks would stop all others; idle_in_transaction_session_timeout frees them."""
     a = FakeSource()
 

@@ -41,7 +41,7 @@ async def fill(store: Store, dsn: str) -> FakeSource:
     return last
 
 
-def test_halves_are_in_order_whatever_order_the_frames_came_in(database: str) -> None:
+def test_halves_are_in_order_for_any_order_of_the_frames(database: str) -> None:
     a = source(1)
 
     async def test(store: Store) -> None:
@@ -54,7 +54,7 @@ def test_halves_are_in_order_whatever_order_the_frames_came_in(database: str) ->
     assert sql.mark(database, a.id) == (6, 6)
 
 
-def test_a_floor_holds_in_both_halves(database: str) -> None:
+def test_a_first_available_seq_applies_to_both_halves(database: str) -> None:
     """Frames 2 to 7 are lost; 8 and 9 are in hand, and the floor that says so came with 10."""
     a = source(1)
 
@@ -89,7 +89,7 @@ def test_a_readable_copy_is_taken_before_a_damaged_one_in_another_half(database:
     assert sql.quarantine(database) == [(2, "refused", 1)]
 
 
-def test_marks_of_a_primary_that_was_lost_are_not_reported(
+def test_marks_of_a_lost_primary_are_not_reported(
     database: str, postgres_server: PostgresServer
 ) -> None:
     """The first part is committed, then Postgres is replaced by one that lacks that commit.
@@ -134,7 +134,7 @@ class FailsInSilence(Store):
                 await connection.execute("SELECT 1 / 0")
 
 
-def test_a_commit_that_was_answered_by_rollback_is_no_commit(database: str) -> None:
+def test_a_commit_answered_by_rollback_is_no_commit(database: str) -> None:
     a = FakeSource()
 
     async def test(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_without_its_row_no_source_is_counted(database: str) -> None:
     assert sql.counts(database) == {1: 3}
 
 
-def test_nothing_is_written_where_retention_has_been(database: str) -> None:
+def test_nothing_is_written_before_the_retention_limit(database: str) -> None:
     """Rows of a day that was dropped already would make its partition again."""
     a = FakeSource()
 

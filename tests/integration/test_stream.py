@@ -12,7 +12,7 @@ from clickmill import bus, wire
 from tests.support.fix_nats import MAX_BYTES, NatsServer
 
 
-def test_several_make_it_at_the_same_moment(nats: NatsServer) -> None:
+def test_several_processes_create_the_stream_at_once(nats: NatsServer) -> None:
     """There is room for it once: while the first is at it, the others are told there is none."""
 
     async def story() -> None:
@@ -29,7 +29,7 @@ def test_several_make_it_at_the_same_moment(nats: NatsServer) -> None:
     asyncio.run(story())
 
 
-def test_no_room_for_it_is_an_error(nats: NatsServer) -> None:
+def test_no_space_for_the_stream_is_an_error(nats: NatsServer) -> None:
     async def story() -> None:
         client = await bus.connect(nats.url, "test")
         with pytest.raises(APIError, match="insufficient storage"):

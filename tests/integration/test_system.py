@@ -39,7 +39,7 @@ def test_a_click_is_in_the_statistics_and_still_there_after_a_restart(
     again.wait_counts(BANNER, 30)
 
 
-def test_what_it_prints_at_the_end_works_as_it_stands(system: SystemFactory) -> None:
+def test_the_printed_example_works(system: SystemFactory) -> None:
     one = system()
     line = next(line for line in one.output.splitlines() if "curl " in line)
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
@@ -49,14 +49,14 @@ def test_what_it_prints_at_the_end_works_as_it_stands(system: SystemFactory) -> 
         assert status(url) == 200, url
 
 
-def test_clicks_stop_at_a_signal_and_none_is_lost(system: SystemFactory, tmp_path: Path) -> None:
+def test_a_signal_stops_clicks_and_none_is_lost(system: SystemFactory, tmp_path: Path) -> None:
     one = system(data_dir=tmp_path, workers=2)
     with Clicker.at_work(one.url) as clicker:
         assert one.stop() == 0
     clicker.check(system(data_dir=tmp_path))
 
 
-def test_nats_away_and_back(system: SystemFactory, nats: NatsServer) -> None:
+def test_nats_stops_and_restarts(system: SystemFactory, nats: NatsServer) -> None:
     one = system(nats_url=nats.url)
     assert one.click(BANNER, 10) == 10
     one.wait_counts(BANNER, 10)
@@ -68,7 +68,7 @@ def test_nats_away_and_back(system: SystemFactory, nats: NatsServer) -> None:
     one.wait_counts(BANNER, 20)
 
 
-def test_postgres_away_and_back(system: SystemFactory, own_postgres: PostgresServer) -> None:
+def test_postgres_stops_and_restarts(system: SystemFactory, own_postgres: PostgresServer) -> None:
     one = system(postgres_dsn=own_postgres.dsn)
     assert one.click(BANNER, 10) == 10
     one.wait_counts(BANNER, 10)
@@ -81,7 +81,7 @@ def test_postgres_away_and_back(system: SystemFactory, own_postgres: PostgresSer
 
 
 @pytest.mark.parametrize("name", ["nats", "postgres", "aggregator"])
-def test_a_killed_part_comes_back(system: SystemFactory, name: str) -> None:
+def test_a_killed_process_is_restarted(system: SystemFactory, name: str) -> None:
     one = system()
     with Clicker.at_work(one.url) as clicker:
         pid = one.children()[name]
@@ -92,7 +92,7 @@ def test_a_killed_part_comes_back(system: SystemFactory, name: str) -> None:
     clicker.check(one)
 
 
-def test_a_killed_worker_comes_back_however_often(system: SystemFactory) -> None:
+def test_a_repeatedly_killed_worker_is_restarted(system: SystemFactory) -> None:
     one = system()
     with Clicker.at_work(one.url) as clicker:
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_a_killed_worker_comes_back_however_often(system: SystemFactory) -> None
     clicker.check(one)
 
 
-def test_a_worker_that_stands_still_is_replaced(system: SystemFactory) -> None:
+def test_a_worker_that_hangs_is_replaced(system: SystemFactory) -> None:
     one = system()
     assert one.click(BANNER, 10) == 10
     pid = one.children()["ingest-1"]
@@ -128,7 +128,9 @@ def test_reload_replaces_every_worker_and_loses_nothing(system: SystemFactory) -
     clicker.check(one)
 
 
-def test_killed_itself_it_leaves_nobody_behind(system: SystemFactory, tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_processes_behind(
+    system: SystemFactory, tmp_path: Path
+) -> None:
     one = system(data_dir=tmp_path, workers=2)
     with Clicker.at_work(one.url) as clicker:
         one.process.kill()
@@ -139,7 +141,7 @@ def test_killed_itself_it_leaves_nobody_behind(system: SystemFactory, tmp_path: 
     clicker.check(again)
 
 
-def test_a_second_one_on_the_same_data_is_refused(system: SystemFactory) -> None:
+def test_a_second_supervisor_on_the_same_data_is_refused(system: SystemFactory) -> None:
     one = system()
     for port, stats_port in ((free_port(), free_port()), (one.port, one.stats_port)):
         done = _run("up", data_dir=one.data_dir, port=port, stats_port=stats_port)
@@ -164,7 +166,7 @@ def test_a_port_that_is_taken(tmp_path: Path, flag: str) -> None:
     assert not (tmp_path / "data" / "postgres").exists()
 
 
-def test_a_wrong_setting_ends_it_before_anything_starts(tmp_path: Path) -> None:
+def test_a_wrong_setting_is_reported_before_anything_starts(tmp_path: Path) -> None:
     done = _run("up", data_dir=tmp_path / "data", workers="many")
     assert done.returncode == 2
     assert "CLICKMILL_WORKERS is 'many': it must be a whole number from 0 to 256." in done.stderr
@@ -182,20 +184,20 @@ def test_a_file_that_a_start_needs_and_cannot_write(tmp_path: Path) -> None:
     )
 
 
-def test_a_worker_alone_needs_to_know_nats(tmp_path: Path) -> None:
+def test_a_worker_alone_needs_a_nats_url(tmp_path: Path) -> None:
     done = _run("ingest", data_dir=tmp_path)
     assert done.returncode == 2
     assert "CLICKMILL_NATS_URL is not given" in done.stderr
 
 
-def test_a_signal_while_it_starts(system: SystemFactory) -> None:
+def test_a_signal_during_startup(system: SystemFactory) -> None:
     one = system(ready=False)
     eventually(lambda: (one.data_dir / "postgres.new").exists(), 10, "the database is being made")
     assert one.stop() == 0
     system(data_dir=one.data_dir).wait_counts(BANNER, 0)
 
 
-def test_ingest_and_aggregator_on_their_own(
+def test_ingest_and_aggregator_as_separate_commands(
     system: SystemFactory, nats: NatsServer, database: str
 ) -> None:
     one = system("aggregator", nats_url=nats.url, postgres_dsn=database)
@@ -206,7 +208,7 @@ def test_ingest_and_aggregator_on_their_own(
     assert set(two.children()) == {"ingest-1", "ingest-2"}
 
 
-def test_doctor_finds_all_well_and_then_what_is_wrong(system: SystemFactory) -> None:
+def test_doctor_passes_and_then_reports_what_is_wrong(system: SystemFactory) -> None:
     one = system()
     ports = {"port": one.port, "stats_port": one.stats_port}
     well = _run("doctor", data_dir=one.data_dir, **ports)

@@ -25,7 +25,7 @@ def serving(system: System) -> int:
     return system.output.count("serves on port")
 
 
-def test_a_state_file_that_cannot_be_written_stops_nothing(system: SystemFactory) -> None:
+def test_an_unwritable_state_file_stops_nothing(system: SystemFactory) -> None:
     one = system(workers=2)
     before = one.children()
     taken = one.data_dir / "run" / "up.json.new"
@@ -44,7 +44,7 @@ def test_a_state_file_that_cannot_be_written_stops_nothing(system: SystemFactory
     clicker.check(one)
 
 
-def test_a_system_that_cannot_start_another_process_goes_on(system: SystemFactory) -> None:
+def test_a_system_that_cannot_start_another_process_continues(system: SystemFactory) -> None:
     one = system(workers=2)
     before = one.children()
     _, most = resource.prlimit(one.pid, resource.RLIMIT_NOFILE)
@@ -76,7 +76,7 @@ def test_embedded_servers_that_hang_are_replaced(system: SystemFactory, whole_fa
     assert not [pid for pid in hanging if alive(pid)]
 
 
-def test_a_killed_postmaster_comes_back_beside_a_backend_that_hangs(system: SystemFactory) -> None:
+def test_a_killed_postmaster_restarts_despite_a_hanging_backend(system: SystemFactory) -> None:
     one = system()
     pid = one.children()["postgres"]
     backend = next(child for child in family(pid) if b"clickmill_owner" in cmdline(child))

@@ -32,7 +32,7 @@ schedules = st.lists(steps, min_size=schedule.MIN_STEPS, max_size=schedule.MAX_S
 @settings(max_examples=SCHEDULES, deadline=None, database=None, suppress_health_check=QUIET,
           print_blob=True)  # fmt: skip
 @given(schedules)
-def test_nothing_is_lost_or_doubled(steps: list[schedule.Step]) -> None:
+def test_no_click_is_lost_or_counted_twice(steps: list[schedule.Step]) -> None:
     schedule.run(steps, Rules())
 
 
@@ -93,7 +93,7 @@ class MarksFromMemory(Rules):
     [ApplyWheneverLater, TrimAtAcknowledgement, TrimAtCommit, ClearFirst, FloorAlways,
      MarksFromMemory],
 )  # fmt: skip
-def test_the_model_finds_what_a_worse_rule_loses(mutant: type[Rules]) -> None:
+def test_the_model_detects_a_wrong_rule(mutant: type[Rules]) -> None:
     tried = 0
 
     @seed(SEED)

@@ -35,7 +35,7 @@ LONG: Final = (
     "tests/integration/test_embedded.py",
     "tests/integration/test_embedded_probes.py",
     "tests/integration/test_proxies.py",
-    "tests/integration/test_api_face.py",
+    "tests/integration/test_api_conventions.py",
     "tests/model/test_model.py",
 )
 """From a minute in all down to ten seconds; the rest follows as it was collected."""

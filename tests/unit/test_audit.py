@@ -31,7 +31,7 @@ SKIPPED = {"name": "c", "skip_reason": "not found"}
         ([], "", 0, "NOT DONE"),
     ],
 )
-def test_what_the_report_means(
+def test_reports_of_pip_audit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     entries: list[dict[str, Any]],

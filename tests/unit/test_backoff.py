@@ -15,7 +15,7 @@ def test_at_once_then_doubling_up_to_the_maximum() -> None:
     assert waits == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2])
 
 
-def test_a_long_life_forgets_what_was() -> None:
+def test_a_long_life_resets_the_wait() -> None:
     backoff = Backoff()
     for _ in range(9):
         backoff.after(0.01)

@@ -50,14 +50,14 @@ def test_shows_a_bounded_number_of_bad_lines_and_counts_all() -> None:
     assert len(log.bad_shown) == accesslog.MAX_BAD_SHOWN
 
 
-def test_head_and_options_are_no_clicks() -> None:
+def test_head_and_options_are_not_clicks() -> None:
     methods = ("GET", "HEAD", "OPTIONS", "POST", "GET", "PROPFIND")
     log = accesslog.parse([line("10:05:03", f"{method} /x HTTP/1.1") for method in methods])
     assert log.clicks_by_target == {"/x": 3}
     assert log.methods.total() == 6
 
 
-def test_bytes_that_are_no_utf8_stay_apart() -> None:
+def test_paths_that_are_not_utf8_stay_distinct() -> None:
     log = accesslog.parse(
         [b'- - - [17/May/2015:10:05:03 +0000] "GET /\xe4 HTTP/1.1" 200 1\n',
          b'- - - [17/May/2015:10:05:03 +0000] "GET /\xe5 HTTP/1.1" 200 1\n']
@@ -81,13 +81,13 @@ def test_arrivals_are_in_order_of_time_and_spread_over_their_second() -> None:
     assert list(accesslog.arrivals([])) == []
 
 
-def test_gzip_is_told_by_its_content(tmp_path: Path) -> None:
+def test_gzip_is_recognized_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "access.log"  # no .gz
     path.write_bytes(gzip.compress(COMMON + COMBINED))
     assert len(accesslog.read(path).requests) == 2
 
 
-def test_a_torn_gzip_says_so(tmp_path: Path) -> None:
+def test_a_truncated_gzip_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "access.log.gz"
     path.write_bytes(gzip.compress(COMMON * 500)[:-20])
     with pytest.raises(OSError, match="copy it again"):

@@ -43,7 +43,7 @@ def round_of(requests: int, received: int) -> wrk.Round:
     return wrk.Round(requests, 1.0, received, 0, 0, 0, 0, 1, 1, 1, 1)
 
 
-def test_one_answer_of_another_length_is_seen() -> None:
+def test_a_response_of_another_length_is_detected() -> None:
     wrk.check_lengths(round_of(1_000, 160_000), 160)
     wrk.check_lengths(round_of(1_000, 160_000 + 64 * 160), 160)
     for received in (159_999, 160_001 + 64 * 160):

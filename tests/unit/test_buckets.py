@@ -57,9 +57,7 @@ def test_buckets_begin_where_a_clock_says() -> None:
         ("Asia/Kolkata", "2024-03-31", 24),
     ],
 )
-def test_days_have_as_many_hours_as_people_there_live_through(
-    zone: str, day: str, hours: float
-) -> None:
+def test_days_have_the_hours_of_their_time_zone(zone: str, day: str, hours: float) -> None:
     noon = datetime.fromisoformat(day).replace(hour=12, tzinfo=ZoneInfo(zone))
     days = buckets.starts_of(
         Range(noon - timedelta(days=3), noon + timedelta(days=3)), "1d", ZoneInfo(zone)
@@ -78,7 +76,7 @@ def test_a_day_that_a_zone_left_out_is_no_bucket() -> None:
     assert names == ["28", "29", "31", "01", "02"]
 
 
-def test_hours_of_zones_that_are_half_an_hour_away() -> None:
+def test_hours_of_zones_with_half_hour_offsets() -> None:
     assert starts("2024-12-10T12:00", "2024-12-10T13:00", "1h", "Asia/Kolkata") == [
         "2024-12-10T11:30:00Z", "2024-12-10T12:30:00Z",
     ]  # fmt: skip

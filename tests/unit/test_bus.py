@@ -11,6 +11,6 @@ from clickmill import bus
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("url", ["", " ", ",", " , "])
-def test_no_server_is_an_error_and_no_endless_search(url: str) -> None:
+def test_without_a_server_it_fails_instead_of_searching_forever(url: str) -> None:
     with pytest.raises(ValueError, match="CLICKMILL_NATS_URL"):
         asyncio.run(bus.connect(url, "test"))

@@ -37,12 +37,12 @@ def unknown_metrics(expr: str) -> set[str]:
     list(build.files()),
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
-def test_what_is_committed_is_what_the_code_makes(path: Path, text: str) -> None:
+def test_the_committed_files_are_what_the_code_generates(path: Path, text: str) -> None:
     assert (ROOT / path).read_text() == text, "run `make docs`"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_grafanas_schema_knows_all_of_it(name: str) -> None:
+def test_the_dashboards_fit_grafanas_schema(name: str) -> None:
     assert problems(DASHBOARDS[name]) == []
 
 
@@ -58,7 +58,7 @@ def test_grafanas_schema_knows_all_of_it(name: str) -> None:
         ((), "kind", "timeseries"),
     ],
 )
-def test_the_schema_can_say_no(where: tuple[Any, ...], key: str, value: object) -> None:
+def test_the_schema_rejects_errors(where: tuple[Any, ...], key: str, value: object) -> None:
     spoiled = copy.deepcopy(DASHBOARDS["traffic"])
     place = next(p for p in panels(spoiled) if p["type"] == "timeseries")
     for step in where:
@@ -68,7 +68,7 @@ def test_the_schema_can_say_no(where: tuple[Any, ...], key: str, value: object) 
 
 
 @pytest.mark.parametrize(("name", "panel"), PANELS, ids=[name for name, _ in PANELS])
-def test_a_panel_tells_what_it_shows(name: str, panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_description(name: str, panel: dict[str, Any]) -> None:
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -78,7 +78,7 @@ def test_a_panel_tells_what_it_shows(name: str, panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_figures_that_can_be_bad_have_thresholds(name: str) -> None:
+def test_stats_that_can_be_bad_have_thresholds(name: str) -> None:
     for panel in panels(DASHBOARDS[name]):
         if panel["type"] == "stat":
             assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None
@@ -118,7 +118,7 @@ def test_a_metric_that_is_not_defined_is_found() -> None:
     assert not unknown_metrics('sum by (job) (up{job="clickmill-ingest"})')
 
 
-def test_the_names_of_the_contract_are_all_there() -> None:
+def test_all_names_of_the_contract_exist() -> None:
     labels = {known.name: known.labels for known in (*catalogue.ingest(), *catalogue.aggregator())}
     assert labels["clickmill_http_requests_total"] == ("method", "route", "status")
     kinds = {known.name: known.kind for known in (*catalogue.ingest(), *catalogue.aggregator())}
@@ -145,7 +145,7 @@ def test_one_name_for_one_thing() -> None:
     assert "clickmill_frames_shed_total" in labels
 
 
-def test_no_label_has_room_for_a_banner_or_a_source() -> None:
+def test_no_label_can_hold_a_banner_or_a_source() -> None:
     labels = {label for k in (*catalogue.ingest(), *catalogue.aggregator()) for label in k.labels}
     assert labels <= {"method", "route", "status", "reason", "version", "python", "granian"}
 

@@ -55,7 +55,7 @@ def test_the_file_fits_the_compose_schema() -> None:
     jsonschema.Draft7Validator(schema).validate(COMPOSE)
 
 
-def test_the_schema_can_say_no() -> None:
+def test_the_schema_rejects_errors() -> None:
     schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft7Validator(schema).validate({"services": {"ingest": {"comand": []}}})
@@ -118,7 +118,7 @@ def test_every_service_is_pinned_watched_and_locked_down(name: str) -> None:
     assert service["tmpfs"]
 
 
-def test_who_waits_for_whom() -> None:
+def test_services_wait_for_their_dependencies() -> None:
     for name in OURS:
         for other, how in SERVICES[name]["depends_on"].items():
             assert other in SERVICES
@@ -151,7 +151,7 @@ def test_the_store_of_nats_holds_the_stream() -> None:
     assert NAMES["CLICKMILL_NATS_MAX_BYTES"].default < 2 * 10**9
 
 
-def test_the_image_copies_what_is_there_and_all_packages() -> None:
+def test_the_image_copies_existing_files_and_all_packages() -> None:
     copied = [w for i, rest in instructions() if i == "COPY" for w in rest.split()[:-1]]
     sources = [word for word in copied if not word.startswith(("--", "/"))]
     for source in sources:
@@ -172,7 +172,7 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
     settings.load({}, ours, Path("/nonexistent/.env"))
 
 
-def test_we_build_with_what_is_locked() -> None:
+def test_the_build_uses_the_lock_files() -> None:
     assert PROJECT["build-system"]["requires"] == PROJECT["dependency-groups"]["build"]
     lock = (ROOT / "requirements-build.lock").read_text()
     assert re.findall(r"^[\w-]+==[\w.]+", lock, re.MULTILINE) == PROJECT["build-system"]["requires"]

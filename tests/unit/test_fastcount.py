@@ -249,7 +249,7 @@ def test_a_minute_that_begins_while_the_last_seconds_are_being_sealed(counters: 
     assert sealed(counters.rest(0)) == [Sealed(3, MINUTE + 1, {9: 2}, 4)]
 
 
-def test_while_nothing_can_be_sealed_minutes_smear_and_nothing_is_lost(counters: Counters) -> None:
+def test_while_nothing_can_be_sealed_minutes_merge_and_no_click_is_lost(counters: Counters) -> None:
     #  minute |-- M --|-- M+1 --|-- M+2 --|-- M+3 --|
     #  clicks     6        7         8         9        the disk is full all the while
     #  epoch  [ 1    ][ 2      ][ 3: minute M+2, with M+3's click in it

@@ -101,7 +101,7 @@ def test_a_gap_of_one_source_does_not_stop_another() -> None:
     assert a.id not in folded.marks
 
 
-def test_an_unreadable_frame_in_its_turn_is_set_aside_and_the_next_goes_on() -> None:
+def test_an_unreadable_frame_in_order_is_quarantined_and_the_next_applied() -> None:
     a = FakeSource()
     batch = [a.arrival({1: 1}), a.unreadable(), a.arrival({1: 5})]
     folded = fold({}, batch, WINDOW)
@@ -111,7 +111,7 @@ def test_an_unreadable_frame_in_its_turn_is_set_aside_and_the_next_goes_on() -> 
     assert folded.quarantine[0].raw == b"\xff damaged"
 
 
-def test_an_unreadable_frame_out_of_turn_waits_like_any_other() -> None:
+def test_an_unreadable_frame_after_a_gap_waits_like_any_other() -> None:
     a = FakeSource()
     a.frame({1: 1})
     folded = fold({}, [a.unreadable()], WINDOW)
@@ -119,7 +119,7 @@ def test_an_unreadable_frame_out_of_turn_waits_like_any_other() -> None:
     assert not folded.quarantine
 
 
-def test_a_readable_copy_beats_a_damaged_one() -> None:
+def test_a_readable_copy_is_preferred_to_a_damaged_one() -> None:
     a = FakeSource()
     damaged = Arrival(a.id, 1, None, 1, b"?", "the CRC does not match")
     folded = fold({}, [damaged, a.arrival({1: 7})], WINDOW)
@@ -128,7 +128,7 @@ def test_a_readable_copy_beats_a_damaged_one() -> None:
 
 
 @pytest.mark.parametrize(("known", "seq"), [(False, 1), (True, None), (True, 0), (True, 2**63)])
-def test_what_names_no_source_or_seq_is_set_aside_without_a_mark(
+def test_a_message_without_source_or_seq_is_quarantined_without_a_mark(
     known: bool, seq: int | None
 ) -> None:
     a = FakeSource()
@@ -152,7 +152,7 @@ def test_a_total_that_disagrees_is_counted_and_reported() -> None:
     assert folded.marks[a.id].total == 103, "the next frame is checked against what this one said"
 
 
-def test_a_hole_below_the_floor_is_skipped_and_reported() -> None:
+def test_a_lost_range_below_the_first_available_seq_is_skipped_and_reported() -> None:
     a = FakeSource()
     frames = [a.frame({1: 1}) for _ in range(5)]
     folded = fold({a.id: Mark(1, 1)}, [arrival(f, floor=4) for f in frames[3:]], WINDOW)
@@ -163,14 +163,14 @@ def test_a_hole_below_the_floor_is_skipped_and_reported() -> None:
     ]
 
 
-def test_above_the_floor_a_gap_is_still_a_gap() -> None:
+def test_above_the_first_available_seq_a_gap_is_still_a_gap() -> None:
     a = FakeSource()
     frames = [a.frame({1: 1}) for _ in range(6)]
     folded = fold({a.id: Mark(1, 1)}, [arrival(frames[5], floor=4)], WINDOW)
     assert folded.verdicts == [GAP]
 
 
-def test_the_floor_of_one_frame_holds_for_its_source() -> None:
+def test_the_first_available_seq_of_one_frame_applies_to_its_source() -> None:
     a = FakeSource()
     frames = [a.frame({1: 1}) for _ in range(5)]
     batch = [arrival(frames[2]), arrival(frames[3], floor=4), arrival(frames[4], floor=4)]
@@ -199,7 +199,7 @@ def test_minutes_are_clamped_into_the_window(minute: int, expected: int) -> None
     assert folded.clamped == (minute != expected)
 
 
-def test_closing_stays() -> None:
+def test_a_closed_source_stays_closed() -> None:
     a = FakeSource()
     batch = [a.arrival({1: 1}, closed=True), a.arrival({1: 1})]
     assert fold({}, batch, WINDOW).marks[a.id].closed
@@ -221,7 +221,7 @@ def test_empty_frames_between_others_do_not_shift_the_clicks() -> None:
     assert rows(folded) == [(NOW, 3, 2), (NOW, 4, 5), (NOW, 5, 1)]
 
 
-def test_figures_no_table_can_hold_are_set_aside() -> None:
+def test_numbers_too_large_for_the_tables_are_quarantined() -> None:
     a, b, c, d = (FakeSource() for _ in range(4))
     big = b.arrival({1: MAX_FRAME_CLICKS + 1})
     c.total = MAX_TOTAL

@@ -34,7 +34,7 @@ def die(slot: Slot) -> None:
     fcntl.flock(slot._fd, fcntl.LOCK_UN)
 
 
-def test_all_workers_are_told_as_one(tmp_path: Path) -> None:
+def test_one_worker_reports_the_metrics_of_all(tmp_path: Path) -> None:
     slots = [Slot(tmp_path) for _ in range(3)]
     for slot in slots:
         slot.add("clickmill_clicks", 5)
@@ -51,7 +51,7 @@ def test_all_workers_are_told_as_one(tmp_path: Path) -> None:
     assert values["clickmill_ingest_process_resident_memory_bytes", ()] > 1 << 20
 
 
-def test_the_keep_time_is_told_of_the_worker_where_it_is_shortest(tmp_path: Path) -> None:
+def test_the_shortest_keep_time_of_all_workers_is_reported(tmp_path: Path) -> None:
     slots = [Slot(tmp_path) for _ in range(3)]
     for slot, short in zip(slots, (7, 820, 5), strict=True):
         slot.set("clickmill_spool_keep_short_seconds", short)
@@ -70,7 +70,7 @@ def test_no_gauge_ends_a_worker_that_can_open_no_file(tmp_path: Path) -> None:
     assert told(tmp_path)["clickmill_ingest_process_resident_memory_bytes", ()] == before
 
 
-def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
+def test_totals_survive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
     one, other = Slot(tmp_path), Slot(tmp_path)
     for slot in (one, other):
         slot.add("clickmill_clicks", 7)
@@ -89,7 +89,7 @@ def test_totals_outlive_a_worker_and_gauges_do_not(tmp_path: Path) -> None:
     assert values["clickmill_ingest_process_cpu_seconds_total", ()] > 0
 
 
-def test_meters_of_another_version_are_left_alone(
+def test_meters_of_another_version_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Slot(tmp_path).add("clickmill_clicks", 7)
@@ -124,7 +124,7 @@ def test_buckets_add_up_in_seconds(tmp_path: Path) -> None:
     assert values[f"{name}_sum", ()] == pytest.approx(1000.000004002)
 
 
-def test_telling_costs_under_five_milliseconds(tmp_path: Path) -> None:
+def test_reporting_costs_under_five_milliseconds(tmp_path: Path) -> None:
     # Sixteen workers, and more kinds of answers than a server ever gives. CPU time of this
     # thread, the best of some: another process on this core is not what is asked about.
     slots = [Slot(tmp_path) for _ in range(16)]

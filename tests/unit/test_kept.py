@@ -46,7 +46,7 @@ def refusal(asked: Question, kept: Kept = KEPT, banners: int = 1) -> str:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_where_no_minute_is_gone_every_step_goes(step: str) -> None:
+def test_every_step_works_while_all_minutes_are_kept(step: str) -> None:
     ask("2024-12-10T00:00", "2024-12-10T12:34", step, "Asia/Kolkata").check(KEPT)
     ask("2024-12-01T00:07", "2024-12-01T12:34", step, "Asia/Kolkata").check(Kept())
     ask("2024-12-01T00:07", "2024-12-01T00:07", step).check(KEPT)
@@ -85,7 +85,7 @@ def test_full_hours_need_no_minutes(step: str | None) -> None:
         ),
     ],
 )
-def test_a_refusal_names_the_smallest_step_and_what_else_must_be_other(
+def test_a_refusal_names_the_smallest_step_and_all_necessary_changes(
     asked: Question, advice: str
 ) -> None:
     sentence = refusal(asked)
@@ -132,7 +132,7 @@ def as_advised(asked: Question, sentence: str) -> Question:
 
 
 @given(spans, st.sampled_from([*STEPS, None]), st.sampled_from(ZONES))
-def test_minutes_that_are_gone_are_never_read_and_what_is_advised_works(
+def test_deleted_minutes_are_never_read_and_the_advice_works(
     span: Range, step: str | None, zone: str
 ) -> None:
     asked = Question(span, step, ZoneInfo(zone))
@@ -154,7 +154,7 @@ def test_minutes_that_are_gone_are_never_read_and_what_is_advised_works(
         assert count(span, step or "") > MAX_POINTS
 
 
-def test_of_hours_and_days_that_are_going_none_is_read() -> None:
+def test_hours_and_days_being_deleted_are_not_read() -> None:
     day = DAY_S
     kept = Kept((0, 10 * day), rollups=5 * day)
     whole = Cover([(2 * day, 8 * day)], [(day, 2 * day), (8 * day, 8 * day + HOUR_S)], [])

@@ -99,7 +99,7 @@ def test_a_package_is_imported_only_by_those_that_the_document_names() -> None:
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     try:
         TopologicalSorter(edges()).prepare()
     except CycleError as error:

@@ -58,7 +58,7 @@ def test_the_wrong_minute(ledger: Ledger) -> None:
     assert ledger.wrong(found, by_minute=False) == []
 
 
-def test_a_banner_that_nobody_clicked(ledger: Ledger) -> None:
+def test_a_banner_without_clicks(ledger: Ledger) -> None:
     found = Counts({(1, MINUTE): 3, (2, MINUTE): 2, (3, MINUTE): 1})
     assert ledger.wrong(found, by_minute=False) == ["banner 3: 0 clicked, 1 counted"]
 

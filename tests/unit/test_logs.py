@@ -30,7 +30,7 @@ class Gone(io.StringIO):
         raise BrokenPipeError
 
 
-def test_each_line_has_its_name_in_front() -> None:
+def test_each_line_starts_with_its_name() -> None:
     out = io.StringIO()
     log = Log(out)
     log.line("nats", "hello")
@@ -45,7 +45,7 @@ def test_each_line_has_its_name_in_front() -> None:
     ]
 
 
-def test_a_terminal_that_is_held_up_holds_nobody_up() -> None:
+def test_a_blocked_terminal_blocks_nothing_else() -> None:
     out = HeldUp()
     log = Log(out)
     for number in range(QUEUE_LINES + 50):
@@ -55,14 +55,14 @@ def test_a_terminal_that_is_held_up_holds_nobody_up() -> None:
     assert "lines were dropped" in out.getvalue()
 
 
-def test_a_reader_that_has_gone_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     log = Log(Gone())
     log.say("into the void")
     log.close()
 
 
 @given(st.lists(st.binary(max_size=30)))
-def test_lines_do_not_depend_on_the_pieces(pieces: list[bytes]) -> None:
+def test_lines_do_not_depend_on_the_chunks(pieces: list[bytes]) -> None:
     whole, parts = LineSplitter(), LineSplitter()
     data = b"".join(pieces)
     lines = [line for piece in pieces for line in parts.feed(piece)] + parts.end()
@@ -79,7 +79,7 @@ def test_a_child_cannot_steer_the_terminal() -> None:
     assert LineSplitter().feed(b"\x1b[2Jgone\x07\n") == ["?[2Jgone?"]
 
 
-def test_dull_lines_are_kept_for_the_case_of_failure() -> None:
+def test_unimportant_lines_are_shown_after_a_failure() -> None:
     out = io.StringIO()
     log = Log(out)
     child = ChildLog(log, "nats", lambda line: line.startswith("dull"))

@@ -30,14 +30,14 @@ def test_in_order_each_once() -> None:
     assert sent(outbox) == [(4, 0)]
 
 
-def test_nothing_goes_out_before_the_mark_is_known() -> None:
+def test_nothing_is_sent_before_the_mark_is_known() -> None:
     outbox = holding(5, 6, 7, mark=None)
     assert outbox.next_to_publish() is None
     outbox.committed(5, 1.0)
     assert sent(outbox) == [(6, 0), (7, 0)]
 
 
-def test_an_acknowledgement_forgets_nothing_and_the_keep_time_counts_from_the_commit() -> None:
+def test_an_acknowledgement_trims_nothing_and_the_keep_time_starts_at_the_commit() -> None:
     outbox = holding(1, 2)
     sent(outbox)
     assert outbox.trim(10 * KEEP) == 0
@@ -55,7 +55,7 @@ def test_an_acknowledgement_forgets_nothing_and_the_keep_time_counts_from_the_co
     assert outbox.held == []
 
 
-def test_while_nobody_confirms_the_mark_nothing_is_forgotten() -> None:
+def test_without_a_confirmed_mark_nothing_is_trimmed() -> None:
     outbox = holding(1)
     sent(outbox)
     outbox.committed(1, 10.0)
@@ -74,12 +74,12 @@ def test_no_progress_sends_again_from_the_mark_under_another_name() -> None:
     assert not outbox.check_progress(1e6), "all of it is committed"
 
 
-def test_frames_that_nats_never_took_are_not_a_lack_of_progress() -> None:
+def test_unsent_frames_do_not_count_as_a_lack_of_progress() -> None:
     outbox = holding(1, 2)
     assert not outbox.check_progress(1e6)
 
 
-def test_a_lower_mark_is_late_news_until_it_is_told_for_long() -> None:
+def test_a_lower_mark_is_ignored_until_it_is_repeated_for_long() -> None:
     outbox = holding(1, 2, 3)
     sent(outbox)
     outbox.committed(3, 10.0)
@@ -110,7 +110,7 @@ def test_after_a_loss_of_commits_the_keep_time_begins_again() -> None:
     assert outbox.trim(1710.0) == 2
 
 
-def test_behind_a_hole_a_frame_waits_and_then_says_so() -> None:
+def test_a_frame_behind_a_lost_range_waits_and_then_announces_it() -> None:
     outbox = holding(1, 2, 5, 6)
     outbox.acknowledge(1)
     outbox.acknowledge(2)
@@ -121,7 +121,7 @@ def test_behind_a_hole_a_frame_waits_and_then_says_so() -> None:
     assert sent(outbox) == [(5, 5), (6, 0)]
 
 
-def test_a_frame_that_rots_becomes_a_hole() -> None:
+def test_a_frame_that_becomes_damaged_is_a_lost_range() -> None:
     outbox = holding(1, 2, 3)
     outbox.lost(2)
     assert sent(outbox) == [(1, 0)]
@@ -129,7 +129,7 @@ def test_a_frame_that_rots_becomes_a_hole() -> None:
     assert sent(outbox) == [(3, 3)]
 
 
-def test_no_hole_is_told_of_where_postgres_has_all_of_it() -> None:
+def test_no_lost_range_is_announced_if_postgres_has_all_frames() -> None:
     outbox = holding(8, 9, mark=None)
     outbox.committed(7, 1.0)
     assert sent(outbox) == [(8, 0), (9, 0)]

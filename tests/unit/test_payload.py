@@ -11,7 +11,7 @@ from ingest.durable.source import Source
 from ingest.shipping.payload import NOT_SEEN_YET, MaxPayload, largest_frame
 
 
-def test_it_is_remembered_for_the_next_start(tmp_path: Path) -> None:
+def test_it_is_stored_for_the_next_start(tmp_path: Path) -> None:
     path = tmp_path / "max_payload"
     payload = MaxPayload(path)
     assert payload.pairs == wire.MAX_PAIRS
@@ -25,13 +25,13 @@ def test_it_is_remembered_for_the_next_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"much"])
-def test_a_file_that_says_nothing_counts_as_none(tmp_path: Path, text: bytes) -> None:
+def test_an_empty_file_counts_as_none(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "max_payload"
     path.write_bytes(text)
     assert MaxPayload(path).pairs == wire.MAX_PAIRS
 
 
-def test_a_disk_that_refuses_is_no_trouble(tmp_path: Path) -> None:
+def test_a_failing_disk_does_no_harm(tmp_path: Path) -> None:
     payload = MaxPayload(tmp_path / "missing" / "max_payload")
     payload.seen(64 << 10)
     assert payload.pairs == wire.pairs_within(64 << 10)
@@ -47,7 +47,7 @@ def test_a_frame_of_so_many_pairs_fits_and_one_more_does_not(max_payload: int) -
     assert pairs == wire.MAX_PAIRS or size(pairs + 1) > max_payload
 
 
-def test_a_server_that_takes_next_to_nothing_still_gets_a_pair_at_a_time() -> None:
+def test_a_tiny_limit_still_allows_one_pair_at_a_time() -> None:
     assert wire.pairs_within(100) == 1
 
 

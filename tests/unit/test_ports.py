@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 TEN = "from tests.support.ports import free_port; print(*(free_port() for _ in range(10))); input()"
 
 
-def test_processes_draw_from_blocks_of_their_own() -> None:
+def test_each_process_has_its_own_block_of_ports() -> None:
     command = [sys.executable, "-c", TEN]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     others = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]  # type: ignore[call-overload]

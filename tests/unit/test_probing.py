@@ -37,7 +37,7 @@ def seconds_until_over(probes: Iterable[tuple[bool, float]]) -> float:
 
 
 @pytest.mark.parametrize("probe", [SILENCE, REFUSED])
-def test_a_server_that_never_answers_is_given_up_after_a_minute(probe: tuple[bool, float]) -> None:
+def test_a_server_that_never_answers_is_replaced_after_a_minute(probe: tuple[bool, float]) -> None:
     assert seconds_until_over([probe] * 100) == probing.UNANSWERED_SECONDS
 
 
@@ -56,7 +56,7 @@ def test_a_busy_machine_is_waited_for(probes: list[tuple[bool, float]]) -> None:
     assert seconds_until_over(probes) == math.inf
 
 
-def test_probes_are_made_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_continue_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "PROBE_EVERY_SECONDS", 0.01)
     monkeypatch.setattr(probing, "UNANSWERED_SECONDS", 0.05)
     answers = iter([False, False, True] * 3 + [False] * 1000)
@@ -79,7 +79,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("child", [False, True], ids=["itself", "a-child"])
-def test_one_that_is_stopped_is_given_up(child: bool) -> None:
+def test_a_stopped_server_is_replaced(child: bool) -> None:
     async def story(pid: int) -> str:
         return await asyncio.wait_for(wait_stopped(pid), 10)
 
@@ -94,7 +94,7 @@ def test_one_that_is_stopped_is_given_up(child: bool) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-def test_one_that_goes_on_in_time_is_left_alone() -> None:
+def test_a_server_that_continues_in_time_is_kept() -> None:
     async def story(process: subprocess.Popen[bytes]) -> None:
         waiting = asyncio.create_task(wait_stopped(process.pid))
         for _ in range(5):

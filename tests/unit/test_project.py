@@ -41,7 +41,7 @@ def test_the_workflow_runs_on_every_promised_python(job: str) -> None:
     assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
 
 
-def test_the_workflow_calls_what_is_there() -> None:
+def test_the_workflow_calls_existing_targets_and_scripts() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     calls = [step["run"] for step in STEPS if "run" in step]
     assert {call.split()[1] for call in calls if call.startswith("make ")} <= set(targets)
@@ -62,7 +62,7 @@ def test_the_changelog_has_this_version() -> None:
     )
 
 
-def test_who_found_a_hole_is_sent_where_the_project_is() -> None:
+def test_security_points_to_the_projects_advisories() -> None:
     assert PROJECT["urls"]["Security"] in (ROOT / "SECURITY.md").read_text()
 
 
@@ -70,7 +70,7 @@ def test_who_found_a_hole_is_sent_where_the_project_is() -> None:
     ("arguments", "needs"),
     [
         ("tests/unit/test_wire.py", False),
-        ("-x tests/unit/test_wire.py::test_what_goes_in_comes_out", False),
+        ("-x tests/unit/test_wire.py::test_a_frame_survives_encoding_and_decoding", False),
         ("tests/unit tests/browser", True),
         ("", True),
     ],

@@ -57,7 +57,7 @@ def test_the_running_second_counts_at_once() -> None:
     assert rates.rate() == 0
 
 
-def test_seconds_that_are_not_known_are_left_out_and_no_mean_reaches_over_them() -> None:
+def test_unknown_seconds_are_left_out_of_all_means() -> None:
     rates, clock = begin()
     clock.now = START + 1
     rates.add(9)

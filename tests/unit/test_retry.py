@@ -17,7 +17,7 @@ def test_pauses_differ() -> None:
     assert len({Backoff().pause() for _ in range(10)}) > 1
 
 
-def test_a_success_begins_again_with_the_first_pause() -> None:
+def test_a_success_resets_the_pause() -> None:
     backoff = Backoff(first_s=0.1, max_s=10)
     for _ in range(6):
         backoff.pause()

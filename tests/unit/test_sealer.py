@@ -48,7 +48,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(coroutine)
 
 
-def test_all_that_was_counted_is_on_disk_and_held(room: Room) -> None:
+def test_all_counted_clicks_are_on_disk_and_in_the_outbox(room: Room) -> None:
     minute = room.counters.now() // (60 * NS)
     room.counters.hit_at(1, 5, (minute - 1) * 60 * NS)
     room.counters.hit_at(1, 6, minute * 60 * NS)
@@ -60,7 +60,7 @@ def test_all_that_was_counted_is_on_disk_and_held(room: Room) -> None:
     assert room.on_disk() == [5, 6], "nothing new, no frame"
 
 
-def test_while_nobody_takes_frames_a_minute_costs_one(room: Room) -> None:
+def test_while_frames_can_not_be_sent_each_minute_makes_one(room: Room) -> None:
     minute = room.counters.now() // (60 * NS)
     room.counters.hit_at(1, 5, (minute - 1) * 60 * NS)
     assert run(room.sealer.seal(edges_only=True))
@@ -90,7 +90,7 @@ def refuse(_: int) -> None:
     raise OSError(5, "Input/output error")
 
 
-def test_a_full_spool_says_so_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_spool_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     room = Room(tmp_path, max_bytes=wire.HEADER_BYTES + 13)
     room.counters.hit(1, 5)
     assert run(room.sealer.seal())

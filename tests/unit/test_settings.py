@@ -20,7 +20,7 @@ def load(flags: dict[str, str | None] | None = None, **env: str) -> Settings:
     return settings.load(flags, {f"CLICKMILL_{k.upper()}": v for k, v in env.items()}, NOWHERE)
 
 
-def test_flags_beat_environment_beats_dotenv(tmp_path: Path) -> None:
+def test_flags_override_environment_overrides_dotenv(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text("CLICKMILL_PORT=7001\nCLICKMILL_STATS_PORT=7002\nCLICKMILL_WORKERS=3\n")
     environ = {"CLICKMILL_PORT": "7011", "CLICKMILL_STATS_PORT": "7012"}
@@ -38,7 +38,7 @@ def test_the_default_of_every_setting_is_allowed() -> None:
             assert field.parse(text) == field.default, field.name
 
 
-def test_what_goes_to_a_child_comes_out_the_same_there() -> None:
+def test_a_child_gets_the_same_settings() -> None:
     mine = Settings(port=9, flush_interval=0.123456, fastpath=False, stats_token="a,b", workers=3)
     assert settings.load({}, mine.to_env(), NOWHERE) == mine
 
@@ -79,7 +79,7 @@ def test_secrets_stay_out_of_messages() -> None:
     assert "hush" not in str(caught.value)
 
 
-def test_all_wrong_values_are_told_at_once() -> None:
+def test_all_wrong_values_are_reported_together() -> None:
     with pytest.raises(SettingsError) as caught:
         load({"workers": "-1"}, port="x")
     assert len(str(caught.value).splitlines()) == 2
@@ -129,7 +129,7 @@ def test_sizes(text: str, size: int) -> None:
     assert load(spool_max_bytes=text).spool_max_bytes == size
 
 
-def test_a_typing_slip_gets_a_hint() -> None:
+def test_a_typo_gets_a_hint() -> None:
     (sentence,) = settings.unknown(["CLICKMILL_MAX_BANER_ID", "PATH", "CLICKMILL_PORT"])
     assert "CLICKMILL_MAX_BANNER_ID?" in sentence
     assert settings.unknown(["CLICKMILL_PARENT_PID"]) == []

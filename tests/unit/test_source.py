@@ -88,7 +88,7 @@ def clicks_of(source: Source) -> Counter[tuple[int, int]]:
     return sums
 
 
-def test_a_live_source_is_nobody_elses(tmp_path: Path) -> None:
+def test_a_live_source_can_not_be_adopted(tmp_path: Path) -> None:
     source = make(tmp_path)
     assert adopted(tmp_path) == []
     count(source, 1)
@@ -98,7 +98,7 @@ def test_a_live_source_is_nobody_elses(tmp_path: Path) -> None:
     assert adopted(tmp_path) == [], "one adopter at a time"
 
 
-def test_what_a_dead_worker_left_is_sealed_under_its_name(tmp_path: Path) -> None:
+def test_the_counts_of_a_dead_worker_are_sealed_under_its_source(tmp_path: Path) -> None:
     source = make(tmp_path)
     count(source, 1, 5)
     seal(source)
@@ -247,7 +247,7 @@ def test_a_process_killed_at_any_instruction_loses_nothing(tmp_path: Path) -> No
         source.remove()
 
 
-def test_a_source_in_the_making_is_not_there_yet(tmp_path: Path) -> None:
+def test_an_incomplete_source_is_invisible(tmp_path: Path) -> None:
     made = make(tmp_path)
     made.release()
     hidden = tmp_path / f".{uuid4()}"
@@ -260,7 +260,7 @@ def test_a_source_in_the_making_is_not_there_yet(tmp_path: Path) -> None:
     assert not hidden.exists()
 
 
-def test_another_boot_trusts_the_spool_alone(
+def test_after_a_reboot_only_the_spool_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(tmp_path)
@@ -282,9 +282,7 @@ def test_another_boot_trusts_the_spool_alone(
 
 
 @pytest.mark.parametrize("content", [b"", bytes(PAGE + 16 * CAPACITY)])
-def test_counters_that_never_reached_the_disk_do_not_hold_back_the_spool(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_lost_counters_do_not_hold_back_the_spool(tmp_path: Path, content: bytes) -> None:
     """A power cut within the first seconds: the file's first page was never written."""
     source = make(tmp_path)
     count(source, 1, 5)
@@ -296,7 +294,7 @@ def test_counters_that_never_reached_the_disk_do_not_hold_back_the_spool(
     assert clicks_of(again) == {(0, 1): 5}
 
 
-def test_counters_of_another_version_are_left_to_their_program(tmp_path: Path) -> None:
+def test_counters_of_another_version_are_left_alone(tmp_path: Path) -> None:
     source = make(tmp_path)
     count(source, 1, 5)
     source.release()
@@ -307,7 +305,7 @@ def test_counters_of_another_version_are_left_to_their_program(tmp_path: Path) -
     assert path.exists()
 
 
-def test_a_cloned_directory_makes_no_frames_of_its_own(tmp_path: Path) -> None:
+def test_a_copied_directory_makes_no_frames(tmp_path: Path) -> None:
     """The original may live on elsewhere, and give the same seqs to other clicks."""
     root, clone = tmp_path / "root", tmp_path / "clone"
     source = make(root)
@@ -380,7 +378,7 @@ def refuse(_: int) -> None:
     raise OSError(5, "Input/output error")
 
 
-def test_what_was_damaged_is_kept(tmp_path: Path) -> None:
+def test_damaged_data_is_kept(tmp_path: Path) -> None:
     source = make(tmp_path)
     for n in range(3):
         count(source, 1, 5, minute=n)
@@ -397,7 +395,7 @@ def test_what_was_damaged_is_kept(tmp_path: Path) -> None:
     assert list((kept / "spool").glob("*.damaged"))
 
 
-def test_strangers_are_left_alone(tmp_path: Path) -> None:
+def test_unknown_files_are_ignored(tmp_path: Path) -> None:
     for name in ("meters", "lost+found", "set-aside"):
         (tmp_path / name).mkdir()
     (tmp_path / "targets.json").write_text("{}")
@@ -405,7 +403,7 @@ def test_strangers_are_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_frames_that_the_spool_has_are_not_made_again(tmp_path: Path) -> None:
+def test_frames_in_the_spool_are_not_sealed_again(tmp_path: Path) -> None:
     source = make(tmp_path)
     count(source, 1, 5)
     assert source.counters is not None

@@ -35,7 +35,7 @@ def segments(spool: Spool) -> list[Path]:
     return sorted(spool.directory.glob("*.frames"))
 
 
-def test_frames_are_there_again_after_a_death(tmp_path: Path) -> None:
+def test_frames_survive_a_death(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     assert (spool.first_seq, spool.last_seq, spool.size) == (0, 0, 0)
     spool.append(run_of(1, 2))
@@ -48,7 +48,7 @@ def test_frames_are_there_again_after_a_death(tmp_path: Path) -> None:
         assert held.damages == []
 
 
-def test_what_a_dead_process_wrote_is_never_appended_to(tmp_path: Path) -> None:
+def test_a_file_of_a_dead_process_is_never_appended_to(tmp_path: Path) -> None:
     open_spool(tmp_path).append(run_of(1, 1))
     second = open_spool(tmp_path)
     second.append(run_of(2, 2))
@@ -68,7 +68,7 @@ def only_whole_frames(spool: Spool) -> None:
     assert clicks_in(spool) == {seq: seq for seq in spool.seqs()}
 
 
-def test_every_cut_drops_the_tail_and_says_so(
+def test_every_truncation_drops_the_tail_and_reports_it(
     tmp_path: Path, three_frames: tuple[Path, bytes]
 ) -> None:
     segment, data = three_frames
@@ -118,7 +118,7 @@ def test_noise_in_the_middle_costs_no_frame(
     assert [(d.offset, d.length, d.torn) for d in spool.damages] == [(size, 15, False)]
 
 
-def test_a_frame_that_rots_while_it_is_held_is_an_error(
+def test_a_frame_damaged_after_opening_is_an_error(
     tmp_path: Path, three_frames: tuple[Path, bytes]
 ) -> None:
     segment, data = three_frames
@@ -138,7 +138,7 @@ def broken(number: int) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_bytes_that_a_sync_refused_are_never_found_again(tmp_path: Path, number: int) -> None:
+def test_bytes_of_a_failed_sync_are_never_read(tmp_path: Path, number: int) -> None:
     """They can be read from the page cache for a while, and are gone later."""
     spool = open_spool(tmp_path)
     spool.append(run_of(1, 2))
@@ -166,7 +166,7 @@ def test_the_first_sync_fails(tmp_path: Path) -> None:
     assert open_spool(tmp_path).seqs() == [1]
 
 
-def test_a_write_that_goes_halfway_leaves_nothing(tmp_path: Path) -> None:
+def test_a_partial_write_leaves_nothing(tmp_path: Path) -> None:
     for cut in range(1, len(wire.encode(run_of(3, 3)[0]))):
         home = tmp_path / str(cut)
         home.mkdir()
@@ -197,7 +197,7 @@ def test_full_means_nothing_is_written(tmp_path: Path) -> None:
     spool.append(run_of(5, 7))
 
 
-def test_trimming_removes_whole_segments_and_forgets_frames_at_once(tmp_path: Path) -> None:
+def test_trimming_removes_whole_segments_and_drops_frames_immediately(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     for seq in range(1, 2 * SEGMENT_FRAMES + 2):
         spool.append(run_of(seq, seq))
@@ -213,7 +213,7 @@ def test_trimming_removes_whole_segments_and_forgets_frames_at_once(tmp_path: Pa
     assert open_spool(tmp_path).seqs() == [last + 1]
 
 
-def test_settling_syncs_what_somebody_else_wrote(tmp_path: Path) -> None:
+def test_settling_syncs_the_writes_of_another_process(tmp_path: Path) -> None:
     """Who wrote it may have died between the write and the sync."""
     for seq in (1, 2):
         open_spool(tmp_path).append(run_of(seq, seq))

@@ -28,7 +28,7 @@ def minutes(ts_from: str | None, ts_to: str | None) -> list[str]:
     return [iso(at)[11:16] for at in range(span.first, span.end, MINUTE_S)]
 
 
-def test_a_range_takes_in_every_minute_that_overlaps_it() -> None:
+def test_a_range_includes_every_minute_that_overlaps_it() -> None:
     #  12:55        12:56        12:57        12:58
     #    |            [----------------------x)           tsTo 12:57:59
     assert minutes("2024-12-10T12:56:00Z", "2024-12-10T12:57:59Z") == ["12:56", "12:57"]
@@ -43,7 +43,7 @@ def test_a_range_takes_in_every_minute_that_overlaps_it() -> None:
     assert minutes("2024-12-10T12:56:30Z", "2024-12-10T12:56:30Z") == []
 
 
-def test_a_bound_that_is_missing_comes_from_the_other_and_the_clock() -> None:
+def test_a_missing_bound_comes_from_the_other_and_the_clock() -> None:
     assert parse_range(None, None, NOW) == Range(NOW - timedelta(hours=1), NOW)
     assert parse_range("2024-12-10T12:56:00Z", None, NOW).until == NOW
     only_to = parse_range(None, "2024-12-10T12:56:00Z", NOW)
@@ -80,7 +80,7 @@ def test_ways_to_write_one_moment(text: str) -> None:
         "999999999999999", "NaN", "null",
     ],
 )  # fmt: skip
-def test_what_is_no_time(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(Problem) as refused:
         parse_time("tsFrom", text)
     assert (refused.value.status, refused.value.code) == (400, "invalid_range")
@@ -113,7 +113,7 @@ def test_every_rfc3339_time_is_read_as_python_reads_it(naive: datetime, offset: 
     assert parse_time("tsFrom", moment.isoformat(timespec="microseconds")) == moment
 
 
-def test_until_now_takes_in_the_running_second() -> None:
+def test_until_now_includes_the_running_second() -> None:
     # Rounded down, a minute's first second would leave the clicks of that minute out.
     asked = datetime.now(UTC)
     assert asked < next_second() <= datetime.now(UTC) + timedelta(seconds=1)

@@ -21,7 +21,7 @@ clicks = st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, U64), max_siz
     clicks, st.uuids(), st.integers(1, U64), st.integers(-(2**40), 2**40),
     st.integers(0, U64), st.booleans(),
 )  # fmt: skip
-def test_what_goes_in_comes_out(
+def test_a_frame_survives_encoding_and_decoding(
     counted: dict[int, int], source: UUID, seq: int, minute: int, total: int, closed: bool
 ) -> None:
     sealed = frame(seq, counted, total, source=source, minute=0, closed=closed)
@@ -35,7 +35,7 @@ def test_what_goes_in_comes_out(
     assert len(data) == wire.frame_length(data) == wire.HEADER_BYTES + 12 * len(counted)
 
 
-def test_every_flipped_bit_is_noticed() -> None:
+def test_every_flipped_bit_is_detected() -> None:
     data = wire.encode(frame(3, {1: 10, 70_000: 2**40}, 99))
     for bit in range(len(data) * 8):
         damaged = bytearray(data)
@@ -44,7 +44,7 @@ def test_every_flipped_bit_is_noticed() -> None:
             wire.decode(bytes(damaged))
 
 
-def test_every_cut_and_every_addition_is_noticed() -> None:
+def test_every_truncation_and_addition_is_detected() -> None:
     data = wire.encode(frame(3, {1: 10, 2: 20}, 99))
     for end in range(len(data)):
         with pytest.raises(wire.FrameError):
@@ -71,7 +71,7 @@ def test_noise_within_a_frame_is_a_frame_error(noise: bytes, at: int) -> None:
 
 
 @pytest.mark.parametrize("bit", range(1, 24))
-def test_a_feature_that_must_be_understood_is_no_damage(bit: int) -> None:
+def test_an_unknown_required_feature_is_not_damage(bit: int) -> None:
     sealed = frame(3, {1: 10}, 10, closed=bit % 2 == 0)
     for data in (with_features(sealed, 1 << bit), with_features(sealed, 1 << bit, b"more")):
         assert wire.frame_length(data) == len(data)
@@ -86,7 +86,7 @@ def test_a_feature_that_may_be_ignored_is_ignored(bit: int) -> None:
     assert (again.seq, again.closed, again.pairs) == (3, True, [(1, 10)])
 
 
-def test_another_version_is_no_damage() -> None:
+def test_another_version_is_not_damage() -> None:
     data = of_another_version(frame(3, {1: 10}, 10))
     assert wire.frame_length(data) == len(data)
     with pytest.raises(wire.NewerFrameError, match="CMF2"):
@@ -125,7 +125,7 @@ def test_message_ids_and_subjects() -> None:
 
 
 @given(st.text(max_size=80))
-def test_a_message_id_of_somebody_else_is_a_frame_error(text: str) -> None:
+def test_a_foreign_message_id_is_a_frame_error(text: str) -> None:
     with pytest.raises(wire.FrameError):
         wire.parse_message_id(text)
     with pytest.raises(wire.FrameError):

@@ -71,7 +71,7 @@ def test_a_closed_source_holds_nothing_back() -> None:
     assert progress.complete_through() == at(2)
 
 
-def test_an_idle_source_goes_on_by_its_signs_of_life() -> None:
+def test_an_idle_source_advances_with_its_heartbeats() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.committed({A: Mark(3, 3, ns(1))})
@@ -79,7 +79,7 @@ def test_an_idle_source_goes_on_by_its_signs_of_life() -> None:
     assert progress.complete_through() == at(4)
 
 
-def test_a_sign_of_life_counts_only_once_its_frames_are_in() -> None:
+def test_a_heartbeat_counts_only_after_its_frames_are_committed() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.committed({A: Mark(3, 3, ns(1))})
@@ -90,7 +90,7 @@ def test_a_sign_of_life_counts_only_once_its_frames_are_in() -> None:
     assert progress.complete_through() == at(4)
 
 
-def test_a_worker_that_has_sealed_nothing_yet_is_known_by_its_hello() -> None:
+def test_a_worker_without_frames_is_known_by_its_first_heartbeat() -> None:
     progress, clock = begin()
     progress.heard(SourceStatus(A, 0, ns(0)))
     clock.now = ns(2)
@@ -99,7 +99,7 @@ def test_a_worker_that_has_sealed_nothing_yet_is_known_by_its_hello() -> None:
     assert progress.complete_through() == at(0), "the table knows nothing of it, and keeps quiet"
 
 
-def test_a_source_is_complete_through_its_own_making() -> None:
+def test_a_source_is_complete_through_its_creation() -> None:
     """It has counted, and none of it is committed: nothing was answered before it was made."""
     progress, clock = begin()
     clock.now = ns(5)
@@ -115,7 +115,7 @@ def test_a_source_is_complete_through_its_own_making() -> None:
     assert progress.complete_through() == at(1), "Postgres has lost what was committed"
 
 
-def test_a_source_without_a_row_is_complete_through_its_own_making() -> None:
+def test_a_source_without_a_row_is_complete_through_its_creation() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.heard(SourceStatus(A, 2, 0, created_at=ns(1)))
@@ -129,7 +129,7 @@ def test_a_source_without_a_row_is_complete_through_its_own_making() -> None:
     assert (progress.complete_through(), progress.to_look_up()) == (at(3), [])
 
 
-def test_of_a_source_that_does_not_say_when_it_was_made_nothing_is_promised() -> None:
+def test_a_source_without_a_creation_time_promises_nothing() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.heard(SourceStatus(A, 0, 0))
@@ -140,13 +140,13 @@ def test_of_a_source_that_does_not_say_when_it_was_made_nothing_is_promised() ->
     assert progress.complete_through() == at(2)
 
 
-def test_a_source_made_by_a_clock_ahead_of_ours_does_not_promise_the_future() -> None:
+def test_a_source_created_by_a_fast_clock_does_not_promise_the_future() -> None:
     progress, _ = begin()
     progress.heard(SourceStatus(A, 0, 0, created_at=ns(10**6)))
     assert progress.complete_through() == at(0)
 
 
-def test_a_worker_that_goes_without_a_click_is_forgotten() -> None:
+def test_a_worker_that_stops_without_a_click_is_dropped() -> None:
     progress, clock = begin()
     progress.heard(SourceStatus(A, 0, ns(0)))
     clock.now = ns(2)
@@ -154,7 +154,7 @@ def test_a_worker_that_goes_without_a_click_is_forgotten() -> None:
     assert progress.complete_through() == at(2)
 
 
-def test_clocks_ahead_of_ours_do_not_promise_the_future() -> None:
+def test_fast_clocks_do_not_promise_the_future() -> None:
     progress, clock = begin()
     clock.now = ns(1)
     progress.committed({A: Mark(1, 1, ns(10**6))})
@@ -162,7 +162,7 @@ def test_clocks_ahead_of_ours_do_not_promise_the_future() -> None:
     assert progress.complete_through() == at(1)
 
 
-def test_a_clock_before_1970_is_no_trouble() -> None:
+def test_a_clock_before_1970_does_no_harm() -> None:
     progress, clock = begin()
     clock.now = ns(1)
     progress.committed({A: Mark(1, 1, -(2**62))})
@@ -182,7 +182,7 @@ def test_a_silent_source_is_reported_and_holds_back() -> None:
     assert not progress.silent_sources()
 
 
-def test_marks_that_went_back_are_believed_on_a_new_session_only() -> None:
+def test_lower_marks_are_accepted_on_a_new_session_only() -> None:
     progress, _ = begin()
     progress.committed({A: Mark(9, 9, ns(0))})
     older = {A: (Mark(4, 4, ns(0)), START)}
@@ -192,7 +192,7 @@ def test_marks_that_went_back_are_believed_on_a_new_session_only() -> None:
     assert progress.mark_of(A) == Committed(4, 4)
 
 
-def test_what_went_back_is_not_promised_any_more() -> None:
+def test_after_a_lower_mark_nothing_beyond_it_is_promised() -> None:
     progress, clock = begin()
     clock.now = ns(9)
     progress.committed({A: Mark(9, 9, ns(8))})
@@ -205,7 +205,7 @@ def test_what_went_back_is_not_promised_any_more() -> None:
     assert progress.complete_through() == at(9)
 
 
-def test_a_source_whose_row_was_not_seen_leaves_all_open() -> None:
+def test_a_source_without_a_read_row_makes_completeness_unknown() -> None:
     progress, clock = begin()
     progress.heard(SourceStatus(A, 3, ns(1)))  # it sealed clicks before we were there
     clock.now = ns(2)
@@ -220,7 +220,7 @@ def test_a_source_whose_row_was_not_seen_leaves_all_open() -> None:
     assert (progress.complete_through(), progress.to_look_up()) == (at(1), [])
 
 
-def test_a_source_that_was_closed_unseen_is_forgotten() -> None:
+def test_a_source_closed_unseen_is_dropped() -> None:
     progress, clock = begin()
     progress.heard(SourceStatus(A, 0, ns(0)))  # a worker without clicks, killed
     progress.heard(SourceStatus(B, 4, ns(0)))
@@ -240,7 +240,7 @@ def test_a_row_that_was_read_before_our_own_commit_does_not_undo_it() -> None:
     assert progress.mark_of(A) == Committed(5, 5)
 
 
-def test_a_source_closed_elsewhere_is_dropped_with_the_next_reading() -> None:
+def test_a_source_closed_elsewhere_is_dropped_at_the_next_reload() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.committed({A: Mark(1, 1, ns(1)), B: Mark(1, 1, ns(4))})
@@ -249,7 +249,7 @@ def test_a_source_closed_elsewhere_is_dropped_with_the_next_reading() -> None:
     assert progress.mark_of(A) is None
 
 
-def test_clicks_of_all_sources_are_in_the_rates_whoever_commits_them() -> None:
+def test_the_rates_include_clicks_committed_by_any_aggregator() -> None:
     progress, _ = begin()
     progress.committed({A: Mark(1, 5, ns(0))})
     assert progress.rates.total == 5, "our own commit"
@@ -263,7 +263,7 @@ def test_clicks_of_all_sources_are_in_the_rates_whoever_commits_them() -> None:
     assert progress.rates.total == 14, "the same, late and once more"
 
 
-def test_clicks_of_a_time_that_nobody_watched_are_no_clicks_of_now() -> None:
+def test_clicks_of_an_unobserved_time_are_not_counted_as_current() -> None:
     clock = Clock()
     progress = Progress(clock)
     progress.reload({A: (Mark(9, 10**10, ns(-5)), ns(-5))}, anew=True)

@@ -31,20 +31,20 @@ def test_a_rate_is_the_difference_over_the_seconds() -> None:
     assert rates.rate(before, now, "a_total") == 30
 
 
-def test_a_total_that_fell_began_anew() -> None:
+def test_a_total_that_fell_has_restarted() -> None:
     before = look(10, "# TYPE a counter\na_total 100\n")
     now = look(12, "# TYPE a counter\na_total 6\n")
     assert rates.rate(before, now, "a_total") == 3
 
 
-def test_what_is_not_there_is_not_zero() -> None:
+def test_a_missing_metric_is_not_zero() -> None:
     nothing = look(1, "")
     assert math.isnan(nothing.total("a_total"))
     assert math.isnan(rates.rate(nothing, nothing, "a_total"))
     assert math.isnan(rates.quantiles(nothing, nothing, [0.5])[0])
 
 
-def test_errors_are_what_begins_with_five() -> None:
+def test_errors_are_statuses_from_500() -> None:
     def answers(*counts: int) -> str:
         by_status = zip((200, 404, 500, 503), counts, strict=True)
         lines = [f'{rates.REQUESTS}{{status="{status}"}} {n}' for status, n in by_status]
@@ -83,6 +83,6 @@ def test_quantiles_are_those_of_the_values_between_the_looks() -> None:
         assert found == pytest.approx(values[int(q * len(values))], abs=0.011)
 
 
-def test_text_that_is_none_is_refused() -> None:
+def test_invalid_text_is_refused() -> None:
     with pytest.raises(ValueError, match="invalid metric name"):
         rates.read("<html>not here</html>\n", 0)

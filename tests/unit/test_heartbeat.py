@@ -53,7 +53,7 @@ def test_a_child_dies_with_its_parent() -> None:
         eventually(lambda: not alive(child), 2, "child is gone")
 
 
-def test_a_child_of_a_parent_that_is_gone_already_ends_at_once() -> None:
+def test_a_child_of_a_dead_parent_ends_immediately() -> None:
     with start(CHILD, "60", CLICKMILL_PARENT_PID="1") as child:
         assert child.wait(10) == -signal.SIGKILL
 
@@ -77,7 +77,7 @@ def test_without_a_supervisor_nothing_happens() -> None:
         assert (child.returncode, out.split()[1], err) == (0, "False", "")
 
 
-def test_a_supervisor_that_let_go_of_the_pipe_does_not_break_the_child() -> None:
+def test_a_closed_pipe_does_not_break_the_child() -> None:
     read, write = os.pipe()
     os.close(read)
     with start(CHILD, "0.1", CLICKMILL_HEARTBEAT_FD=str(write)) as child:

@@ -47,7 +47,7 @@ def test_methods(api: Api, method: str, path: str, allow: str) -> None:
              "/page/%2e%2e/api.py", "/page/index.html", "/page/lib/LICENSE", "/%00", "/%ff",
              "/schema", "/favicon.ico", "//stats//17//x"],
 )  # fmt: skip
-def test_what_is_not_there(api: Api, path: str) -> None:
+def test_unknown_paths(api: Api, path: str) -> None:
     answer = api.client.get(path)
     assert answer.status_code == 404
     assert set(answer.json()) == {"error", "code"}
@@ -159,7 +159,7 @@ def test_headers_of_every_answer(api: Api) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_a_body_that_never_comes_is_not_waited_for(api: Api) -> None:
+def test_the_server_does_not_wait_for_a_body_that_never_arrives(api: Api) -> None:
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as slow:
         slow.sendall(b"POST /stats/17 HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n{")
         began = time.monotonic()
@@ -168,7 +168,7 @@ def test_a_body_that_never_comes_is_not_waited_for(api: Api) -> None:
         assert time.monotonic() - began < 4
 
 
-def test_postgres_away_is_503_and_comes_back(own_postgres: Any) -> None:
+def test_without_postgres_the_status_is_503_until_it_is_back(own_postgres: Any) -> None:
     from tests.support.fix_api import serve
 
     with serve(own_postgres) as api:
