@@ -1,8 +1,7 @@
 """The command `clickmill`: up, ingest, aggregator, drain, doctor, top, sources.
 
-Exit codes: 0 after a stop by signal, 1 when something is in the way (one sentence says what and
-what to do), 2 when a setting or an option is wrong, 3 when clicks are left that Postgres is not
-known to have.
+Exit codes: 0 after a stop by signal, 1 when the command fails (the message says why and what to
+do), 2 when a setting or an option is wrong, 3 when clicks are left that may not be in Postgres.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from stack.errors import StackError
 from stack.supervise.logs import Log
 
 COMMANDS: Final = {
-    "up": "the whole system on this machine",
-    "ingest": "ingest workers alone, for one of many machines",
-    "aggregator": "an aggregator alone; any number may run",
-    "drain": "brings the clicks of a data directory to Postgres: of a node that is gone",
-    "doctor": "checks the settings, NATS and Postgres, and says what to do",
-    "top": "rates, latency, backlog and top banners of a running system, each second",
-    "sources": "lists the workers that report; `give-up NODE` closes those of a lost machine",
+    "up": "run the whole system on this machine",
+    "ingest": "run only ingest workers, on one of many machines",
+    "aggregator": "run only an aggregator; any number may run",
+    "drain": "send the clicks in the data directory of a lost node to Postgres",
+    "doctor": "check the settings, NATS and Postgres, and say what to do",
+    "top": "show rates, latency, backlog and top banners of a running system every second",
+    "sources": "list the workers that report; `give-up NODE` closes those of a lost machine",
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, settings: Settings) -> int:
-    from stack.run import run  # what a wrong setting need not wait for
+    from stack.run import run  # imported late: a wrong setting is reported sooner
 
     log = Log()
     try:
@@ -116,8 +115,8 @@ def _check_needed(command: str, settings: Settings) -> None:
     for field in settings_module.FIELDS:
         if field.name in NEEDED.get(command, ()) and not getattr(settings, field.name):
             raise SettingsError(
-                f"{field.env} is not given: `clickmill {command}` starts no server of its own, "
-                f"so it must be {field.allowed}."
+                f"{field.env} is not set: `clickmill {command}` starts no server itself, "
+                f"so set it to {field.allowed}."
             )
 
 
@@ -127,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Counts clicks on banners and serves them as per-minute statistics.",
     )
     version = f"clickmill {build()['version']}"
-    parser.add_argument("--version", action="version", version=version, help="which this is")
+    parser.add_argument("--version", action="version", version=version, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text in COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
@@ -135,12 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "drain":
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name == "top":
-            sub.add_argument("--once", action="store_true", help="print one view, and end")
+            sub.add_argument("--once", action="store_true", help="print one screen and exit")
         if name == "sources":
             actions = sub.add_subparsers(metavar="ACTION")
             lost = actions.add_parser("give-up", help="close the sources of a machine that is lost")
             lost.add_argument(
-                "give_up", metavar="NODE|UUID", help="as `clickmill sources` lists it"
+                "give_up", metavar="NODE|UUID", help="as listed by `clickmill sources`"
             )
     return parser
 

@@ -1,4 +1,4 @@
-"""`clickmill doctor`: looks at everything that a running system needs, and says what to do."""
+"""`clickmill doctor`: checks everything that a running system needs, and says what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -30,13 +29,13 @@ LEAST_POSTGRES: Final = 160000
 TABLES: Final = ("banner_minute", "banner", "source", "quarantine")
 
 
-class Finding(RuntimeError):  # noqa: N818  # it is what a doctor has
+class Finding(RuntimeError):  # noqa: N818  # the term of this module
     """Something is wrong; the text says what, and what to do."""
 
 
 def examine(settings: Settings) -> int:
     """Runs every check and prints a line for each; the number of those that failed."""
-    logging.getLogger("clickmill").addHandler(logging.NullHandler())  # the findings say it all
+    logging.getLogger("clickmill").addHandler(logging.NullHandler())  # the findings are enough
     return asyncio.run(_examine(settings))
 
 
@@ -44,19 +43,25 @@ async def _examine(settings: Settings) -> int:
     failed = 0
     for name, check in _CHECKS.items():
         try:
-            print(f"ok     {name}: {await check(settings)}")
+            print(f"ok      {name}: {await check(settings)}")
         except (Finding, StackError) as finding:
-            print(f"wrong  {name}: {finding}")
+            print(f"failed  {name}: {finding}")
             failed += 1
-    print("Everything is well." if not failed else f"{failed} to mend.", file=sys.stdout)
+    print(_summary(failed))
     return failed
+
+
+def _summary(failed: int) -> str:
+    if not failed:
+        return "All checks passed."
+    return "1 check failed." if failed == 1 else f"{failed} checks failed."
 
 
 async def _programs(_: Settings) -> str:
     plan.check_extensions()
     versions = build()
     ours, python = versions["version"], versions["python"]
-    return f"Clickmill {ours} on Python {python}, the compiled modules are there"
+    return f"Clickmill {ours} on Python {python}, compiled modules found"
 
 
 async def _settings(settings: Settings) -> str:
@@ -74,10 +79,14 @@ async def _data_dir(settings: Settings) -> str:
     path = Path(settings.data_dir).resolve()
     place = path if path.exists() else path.parent
     if not os.access(place, os.W_OK | os.X_OK):
-        raise Finding(f"{place} can't be written to: change its owner, or take another --data-dir.")
+        raise Finding(
+            f"{place} can't be written to: change its owner, or choose another --data-dir."
+        )
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
-        raise Finding(f"{place} has {free >> 20} MiB left: make room, or take another --data-dir.")
+        raise Finding(
+            f"{place} has {free >> 20} MiB left: free some space, or choose another --data-dir."
+        )
     return f"{path}, {free >> 30} GiB free"
 
 
@@ -88,19 +97,19 @@ async def _nats(settings: Settings) -> str:
         account = await client.jetstream(timeout=REACH_SECONDS).account_info()
         names = await client.jetstream(timeout=REACH_SECONDS).streams_info()
     except (TimeoutError, nats.errors.Error) as error:
-        raise Finding(f"has no JetStream ({_words(error)}): start it with JetStream on.") from error
+        raise Finding(
+            f"has no JetStream ({_words(error)}): enable JetStream in its configuration."
+        ) from error
     finally:
         await client.close()
     _check_max_payload(settings, client.max_payload)
-    there = any(info.config.name == wire.STREAM for info in names)
-    stream = (
-        f"stream {wire.STREAM} is there" if there else "no stream yet: the first start makes it"
-    )
-    return f"JetStream holds {account.storage >> 20} MiB, {stream}"
+    exists = any(info.config.name == wire.STREAM for info in names)
+    stream = f"stream {wire.STREAM} exists" if exists else "the first start creates the stream"
+    return f"JetStream stores {account.storage >> 20} MiB, {stream}"
 
 
 async def _reach_nats(url: str) -> Client:
-    """A connected client. Raises Finding, with the server's own words where it said something."""
+    """A connected client. Raises Finding, with the server's error message if there is one."""
     said: list[str] = []
 
     async def note(error: Exception) -> None:
@@ -111,17 +120,17 @@ async def _reach_nats(url: str) -> Client:
         return await asyncio.wait_for(bus.connect(url, "clickmill-doctor", note), REACH_SECONDS)
     except (OSError, TimeoutError, nats.errors.Error) as error:
         why = said[-1] if said else _words(error)
-        raise Finding(f"can't be reached ({why}): start it, or mend --nats-url.") from error
+        raise Finding(f"can't be reached ({why}): start it, or correct --nats-url.") from error
 
 
 def _check_max_payload(settings: Settings, max_payload: int) -> None:
-    """Raises Finding where a frame waits here that NATS would refuse for its size."""
+    """Raises Finding if a frame in the spools here is too large for NATS."""
     largest = largest_frame(Path(settings.data_dir) / "ingest")
     needed = largest + wire.HEADERS_BYTES
     if largest and needed > max_payload:
         raise Finding(
-            f"takes messages of {max_payload} bytes, and a frame in the spools here has {largest}: "
-            f"set max_payload of the NATS server to {needed} or more."
+            f"accepts at most {max_payload} bytes per message, and a frame in the spools here has "
+            f"{largest}: set max_payload of the NATS server to {needed} or more."
         )
 
 
@@ -138,11 +147,11 @@ async def _postgres(settings: Settings) -> str:
             version = connection.info.server_version
     except psycopg.Error as error:
         raise Finding(
-            f"can't be reached ({_words(error)}): start it, or mend --postgres-dsn."
+            f"can't be reached ({_words(error)}): start it, or correct --postgres-dsn."
         ) from error
     if version < LEAST_POSTGRES:
-        raise Finding(f"is version {version // 10000}: 16 or newer is needed.")
-    tables = "the tables are there" if row == (len(TABLES),) else "the tables come with a start"
+        raise Finding(f"is version {version // 10000}: install version 16 or newer.")
+    tables = "tables exist" if row == (len(TABLES),) else "the first start creates the tables"
     return f"version {version // 10000}, {tables}"
 
 
@@ -166,7 +175,10 @@ def _embedded_address(settings: Settings, name: str, flag: str) -> str:
     data_dir = Path(settings.data_dir)
     address = embedded_server.noted(data_dir, name).get("address")
     if not address:
-        raise Finding(f"none is given and none has run here: start `clickmill up`, or give {flag}.")
+        raise Finding(
+            "no address is given and no embedded server has run here: start `clickmill up`, "
+            f"or set {flag}."
+        )
     if not _is_running(data_dir):
         raise Finding("its embedded server is not running: start `clickmill up`.")
     return str(address)

@@ -1,10 +1,10 @@
-"""What goes wrong at start, as one sentence that says what to do. The text is the message."""
+"""Errors at the start. Their text is the message to the user and says what to do."""
 
 from __future__ import annotations
 
 
 class StackError(RuntimeError):
-    """The system can't start or go on. Trying again without a change won't help."""
+    """The system can't start or continue. A retry without a change won't help."""
 
 
 class PortTakenError(StackError):
@@ -22,6 +22,6 @@ class DataDirInUseError(StackError):
 
     def __init__(self, data_dir: object, pid: str) -> None:
         super().__init__(
-            f"Clickmill is running on {data_dir} already, as process {pid}: "
+            f"Clickmill is already running on {data_dir}, as process {pid}: "
             f"stop it first (kill {pid}), or choose another directory with --data-dir."
         )

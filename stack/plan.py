@@ -1,4 +1,4 @@
-"""What runs for which command: settings in, groups of children out. No process starts here."""
+"""Which processes each command runs: settings in, groups of children out. Starts nothing."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from stack.errors import StackError
 from stack.supervise.child import Spec
 from stack.supervise.supervisor import Group
 
-# How long an embedded server may take to read its own log; a limit, so that it is never killed in
-# the middle of it, to begin again. One that hangs is found by other signs (probing.py).
+# How long recovery of an embedded server may take. The limit is long, because killing a server
+# during recovery makes it start over. A server that hangs is detected otherwise (probing.py).
 RECOVERY_SECONDS: Final = 3600.0
 SERVER_TRIES: Final = 3
 QUICK_DRAIN_SECONDS: Final = 1.5
 SERVER_STOP_SECONDS: Final = 20.0
-DULL_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")
-LOUD_POSTGRES: Final = ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:")
+ROUTINE_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")
+IMPORTANT_POSTGRES: Final = ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:")
 
 
 def check_extensions() -> None:
-    """Raises StackError if a compiled module is missing; each has its face in a .pyi."""
+    """Raises StackError if a compiled module is missing; each has a .pyi."""
     spec = importlib.util.find_spec("ingest")
     if spec is None or spec.origin is None:
         raise StackError("The package `ingest` is missing: install it with `make install`.")
-    for face in sorted(Path(spec.origin).parent.glob("_*.pyi")):
-        if importlib.util.find_spec(f"ingest.{face.stem}") is None:
+    for stub in sorted(Path(spec.origin).parent.glob("_*.pyi")):
+        if importlib.util.find_spec(f"ingest.{stub.stem}") is None:
             raise StackError(
-                f"The compiled module ingest.{face.stem} is missing: build it with `make build`."
+                f"The compiled module ingest.{stub.stem} is missing: build it with `make build`."
             )
 
 
 def with_embedded(settings: Settings) -> tuple[Settings, list[Server]]:
-    """Prepares a server for each address that is not given; the settings with the addresses."""
+    """Prepares a server for each missing address; returns the settings with all addresses."""
     data_dir, servers = Path(settings.data_dir), []
     if not settings.nats_url:
         servers.append(embedded_nats.prepare(data_dir, settings.nats_max_bytes))
@@ -86,7 +86,7 @@ def groups(command: str, settings: Settings, servers: list[Server]) -> list[Grou
 
 
 def child_env(settings: Settings) -> dict[str, str]:
-    """The environment of our own children: ours, with these settings and no others."""
+    """The environment of the Python children: the inherited one, with exactly these settings."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     return inherited | settings.to_env() | {"PYTHONUNBUFFERED": "1"}
 
@@ -94,9 +94,9 @@ def child_env(settings: Settings) -> dict[str, str]:
 def python_spec(
     name: str, module: str, env: dict[str, str], settings: Settings, drain: float = 0
 ) -> Spec:
-    """A child that is one of our packages, which may take `drain` seconds more to stop.
+    """A child that runs a Python package, with `drain` additional seconds to stop.
 
-    -P: a folder of that name here must not win.
+    -P ignores a folder of that name in the working directory.
     """
     argv = (sys.executable, "-P", "-m", module)
     return Spec(name=name, argv=argv, env=env, stop_seconds=settings.stop_timeout + drain)
@@ -118,17 +118,17 @@ def server_spec(server: Server, settings: Settings) -> Spec:
         tries=SERVER_TRIES,
         stop_signal=server.stop_signal,
         hurry_signal=server.death_signal,
-        is_dull=_unless_debugging(settings, _dull_nats if is_nats else _dull_postgres),
+        is_routine=_unless_debugging(settings, _routine_nats if is_nats else _routine_postgres),
     )
 
 
-def _unless_debugging(settings: Settings, dull: Callable[[str], bool]) -> Callable[[str], bool]:
-    return (lambda _: False) if settings.log_level == "debug" else dull
+def _unless_debugging(settings: Settings, routine: Callable[[str], bool]) -> Callable[[str], bool]:
+    return (lambda _: False) if settings.log_level == "debug" else routine
 
 
-def _dull_nats(line: str) -> bool:
-    return any(mark in line for mark in DULL_NATS)
+def _routine_nats(line: str) -> bool:
+    return any(mark in line for mark in ROUTINE_NATS)
 
 
-def _dull_postgres(line: str) -> bool:
-    return not line.startswith(LOUD_POSTGRES) or "the database system is starting up" in line
+def _routine_postgres(line: str) -> bool:
+    return not line.startswith(IMPORTANT_POSTGRES) or "the database system is starting up" in line

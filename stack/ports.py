@@ -1,4 +1,4 @@
-"""Ports: which are free, and which are taken by somebody else."""
+"""Finds free ports, and reports ports that another program uses."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from stack.errors import PortTakenError, StackError
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now. Bind it soon: it is not reserved."""
+    """A port that is free now. Bind it soon: it is not reserved."""
     with socket.socket(_family(host)) as sock:
         sock.bind((host, 0))
         return int(sock.getsockname()[1])
 
 
 def check_free(host: str, port: int, flag: str) -> None:
-    """Raises PortTakenError if somebody listens there; `flag` is the option to change.
+    """Raises PortTakenError if another program listens there; `flag` is the option to change.
 
-    A plain bind on purpose: with SO_REUSEPORT we would join a stranger instead of seeing him.
+    It does not set SO_REUSEPORT, which would share the port with the other program.
     """
     try:
         with socket.socket(_family(host)) as sock:
@@ -29,10 +29,10 @@ def check_free(host: str, port: int, flag: str) -> None:
             raise PortTakenError(host, port, flag) from error
         if error.errno == errno.EACCES:
             raise StackError(
-                f"Port {port} may be opened by root alone: choose one from 1024 with {flag}."
+                f"Only root can listen on port {port}: choose a port from 1024 up with {flag}."
             ) from error
         raise StackError(
-            f"Address {host} can't be listened on ({error.strerror}): choose another with --host."
+            f"Can't listen on address {host} ({error.strerror}): choose another with --host."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One question over HTTP, to a port of our own: enough for `/readyz`, `/metrics` and `/top`."""
+"""A minimal HTTP GET to Clickmill's own ports: `/readyz`, `/metrics` and `/top`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 class Answer(NamedTuple):
-    """Status 0: nobody answered, and `text` says why."""
+    """Status 0: there was no response, and `text` says why."""
 
     status: int
     text: str
 
 
 def own_address(host: str) -> str:
-    """Where this machine reaches itself when it listens on `host`."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return _ANYWHERE.get(host, host)
 
 
 def url(host: str, port: int, path: str = "") -> str:
-    """The URL of a path on one of our ports, as somebody on this machine types it."""
+    """The URL of a path on one of Clickmill's ports, for use on this machine."""
     address = own_address(host)
     return f"http://{f'[{address}]' if ':' in address else address}:{port}{path}"
 
 
 async def get(host: str, port: int, path: str, token: str = "") -> Answer:
-    """GET, bounded in time and size; never raises for what the other side does."""
+    """GET, bounded in time and size. Errors of the other side are returned, not raised."""
     try:
         work = asyncio.to_thread(_get, own_address(host), port, path, token)
         return await asyncio.wait_for(work, ANSWER_SECONDS)
@@ -40,7 +40,7 @@ async def get(host: str, port: int, path: str, token: str = "") -> Answer:
     except OSError as error:
         return Answer(0, error.strerror or str(error))
     except HTTPException:
-        return Answer(0, "the answer is not HTTP")
+        return Answer(0, "the response is not HTTP")
 
 
 def _get(host: str, port: int, path: str, token: str) -> Answer:

@@ -1,8 +1,4 @@
-"""What two looks at `/metrics` say together: rates, quantiles and the state now. Pure.
-
-Totals alone tell an operator little; what happened between two looks, a second apart, is what
-`clickmill top` shows.
-"""
+"""Rates and quantiles between two readings of `/metrics`, for `clickmill top`. Pure."""
 
 from __future__ import annotations
 
@@ -26,13 +22,13 @@ class Look(NamedTuple):
     samples: dict[str, list[tuple[Labels, float]]]
 
     def total(self, name: str) -> float:
-        """The sum of a metric over its labels; NaN where it is not there."""
+        """The sum of a metric over its labels; NaN if it is missing."""
         found = self.samples.get(name)
         return sum(value for _, value in found) if found else math.nan
 
 
 def read(text: str, at: float) -> Look:
-    """The text of `/metrics`. Raises ValueError where it is none."""
+    """Parses the text of `/metrics`. Raises ValueError if it is invalid."""
     samples: dict[str, list[tuple[Labels, float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -41,7 +37,7 @@ def read(text: str, at: float) -> Look:
 
 
 def rate(before: Look, now: Look, name: str) -> float:
-    """Per second; a total that fell began anew. NaN where the metric is missing."""
+    """Per second. A total that fell has restarted at 0. NaN if the metric is missing."""
     seconds = now.at - before.at
     was, is_now = before.total(name), now.total(name)
     if math.isnan(is_now) or seconds <= 0:
@@ -50,7 +46,7 @@ def rate(before: Look, now: Look, name: str) -> float:
 
 
 def by_label(before: Look, now: Look, name: str, label: str) -> dict[str, float]:
-    """Rates per second by a label's values; those that are 0 are left out."""
+    """Rates per second by the values of a label, without those that are 0."""
     seconds = max(now.at - before.at, 1e-9)
     was, is_now = _sums(before, name, label), _sums(now, name, label)
     rates = {key: (value - was.get(key, 0.0)) / seconds for key, value in is_now.items()}
@@ -66,7 +62,7 @@ def _sums(look: Look, name: str, label: str) -> dict[str, float]:
 
 
 def failures(before: Look, now: Look) -> float:
-    """Answers of 500 and over, per second."""
+    """Responses with status 500 and above, per second."""
     rates = by_label(before, now, REQUESTS, "status")
     return sum(value for status, value in rates.items() if int(status) >= FAILED_FROM)
 
@@ -74,9 +70,9 @@ def failures(before: Look, now: Look) -> float:
 def quantiles(
     before: Look, now: Look, wanted: Iterable[float], name: str = DURATION
 ) -> list[float]:
-    """Quantiles in seconds of what happened between the looks; NaN where nothing did.
+    """Quantiles in seconds of the requests between the two readings; NaN if there were none.
 
-    Linear within a bucket, as Prometheus does it; in the last one its lower bound.
+    Linear within a bucket, as in Prometheus; the lower bound for the last bucket.
     """
     was, is_now = _sums(before, f"{name}_bucket", "le"), _sums(now, f"{name}_bucket", "le")
     buckets = sorted((float(le), count - was.get(le, 0.0)) for le, count in is_now.items())

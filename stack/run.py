@@ -1,4 +1,4 @@
-"""`clickmill up`, `ingest` and `aggregator`: from settings to a system that is ready, and back."""
+"""`clickmill up`, `ingest` and `aggregator`: starts the system, runs it, and stops it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from stack.state import StateFile
 from stack.supervise.logs import Log
 from stack.supervise.supervisor import Supervisor
 
-PORT_WAIT_SECONDS: Final = 3.0  # workers of a killed supervisor are on their way out
+PORT_WAIT_SECONDS: Final = 3.0  # the workers of a killed supervisor may still be stopping
 READY_POLL_SECONDS: Final = 0.05
-TELL_SECONDS: Final = 5.0
+REPORT_SECONDS: Final = 5.0
 
 
 def run(command: str, settings: Settings, log: Log) -> int:
-    """Runs the command until a signal; StackError with one sentence if it can't. The exit code."""
+    """Runs the command until a signal; returns the exit code. Raises StackError."""
     early = EarlySignals()
     settings = msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).resolve()))
     plan.check_extensions()
-    faces = _faces(command, settings)
+    ports = _ports(command, settings)
     if command == "up":
-        lock.take(Path(settings.data_dir))  # first: "running already" says more than "port taken"
-    for port, flag in faces.items():
+        lock.take(Path(settings.data_dir))  # first: "already running" is clearer than "port taken"
+    for port, flag in ports.items():
         _wait_free(settings.host, port, flag)
     openfiles.allow_most()
     servers: list[embedded_server.Server] = []
@@ -47,7 +47,7 @@ def run(command: str, settings: Settings, log: Log) -> int:
         plan.groups(command, settings, servers),
         log,
         changed=functools.partial(_write_state, state, settings),
-        when_started=functools.partial(_tell_when_ready, command, settings, list(faces), log),
+        when_started=functools.partial(_report_when_ready, command, settings, list(ports), log),
     )
     codes = asyncio.run(supervisor.run(stop_now=lambda: early.stop))
     log.say("Stopped.")
@@ -55,23 +55,23 @@ def run(command: str, settings: Settings, log: Log) -> int:
 
 
 class EarlySignals:
-    """Signals before the supervisor listens: a stop breaks off what is under way.
+    """Signals that arrive before the supervisor handles them: a stop interrupts the start.
 
-    It is noted as well, since the exception may strike where Python drops it (while forking).
+    `stop` records it too, because Python drops an exception that is raised while it forks.
     """
 
     def __init__(self) -> None:
         self.stop = False
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler: children would inherit SIG_IGN
+        signal.signal(signal.SIGHUP, lambda *_: None)  # not SIG_IGN, which children would inherit
 
     def _on_stop(self, number: int, frame: object) -> None:
         self.stop = True
         raise KeyboardInterrupt
 
 
-def _faces(command: str, settings: Settings) -> dict[int, str]:
+def _ports(command: str, settings: Settings) -> dict[int, str]:
     """The ports that this command opens, and the option that changes each."""
     ingest, stats = {settings.port: "--port"}, {settings.stats_port: "--stats-port"}
     return {"up": ingest | stats, "ingest": ingest, "aggregator": stats}[command]
@@ -100,14 +100,14 @@ def _write_state(state: StateFile, settings: Settings, children: dict[str, int])
     )
 
 
-async def _tell_when_ready(command: str, settings: Settings, ports: list[int], log: Log) -> None:
-    """Prints the addresses once every port answers 200 to /readyz, and the reason until then."""
-    told = time.monotonic()
+async def _report_when_ready(command: str, settings: Settings, ports: list[int], log: Log) -> None:
+    """Prints the addresses once /readyz answers 200 on every port, and until then the reason."""
+    reported = time.monotonic()
     for port in ports:
         while (answer := await probe.get(settings.host, port, "/readyz")).status != 200:
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                log.say(f"Not ready yet: port {port} says {answer.status or ''} {answer.text}")
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                log.say(f"Not ready yet: port {port}: {answer.status or ''} {answer.text}")
             await asyncio.sleep(READY_POLL_SECONDS)
     log.plain(_addresses(command, settings))
 
@@ -123,4 +123,4 @@ def _addresses(command: str, settings: Settings) -> str:
         click = probe.url(settings.host, settings.port, "/counter/17")
         stats = probe.url(settings.host, settings.port, "/stats/17")
         lines += ["", "Try it:", f"  curl -X POST {click} && sleep 2 && curl {stats}"]
-    return "\n".join([*lines, "", "Ctrl-C stops it."])
+    return "\n".join([*lines, "", "Press Ctrl-C to stop."])

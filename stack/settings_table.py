@@ -30,7 +30,7 @@ FILES: Final = {
 
 
 def table(names: Collection[str]) -> str:
-    """The rows of these settings, in their own order; with all columns if all are asked for."""
+    """The rows of these settings in the order of `Settings`; with all columns if all are named."""
     columns = ["option", "default", "what it does"]
     if len(names) == len(FIELDS):
         columns += ["environment", "allowed"]
@@ -45,7 +45,7 @@ def table(names: Collection[str]) -> str:
 
 
 def with_table(text: str, names: Collection[str]) -> str:
-    """The document with its table as it should be."""
+    """The document with an up-to-date table."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{table(names)}\n{END}{tail}"

@@ -1,7 +1,7 @@
-"""What runs now, in `run/<name>.json`, for doctor, operators and tests.
+"""Describes the running processes in `run/<name>.json`, for doctor, operators and tests.
 
-A convenience: where the file can't be written (a full disk, no descriptor left), that is logged
-and tried again, and nothing else comes of it.
+The file is a convenience. If it can't be written (full disk, no descriptors), the error is logged,
+the write is retried, and everything else continues.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StateFile:
         self._failing = False
 
     def write(self, facts: dict[str, object]) -> None:
-        """Writes these facts, now or as soon as it can be done; never raises."""
+        """Writes these facts, now or as soon as possible; never raises."""
         self._facts = facts
         if not self._failing:
             self._try()
@@ -36,7 +36,7 @@ class StateFile:
             embedded_server.note(self._data_dir, self._name, self._facts)
         except StackError as error:
             if not self._failing:
-                self._log.say(f"{error} It is tried again until then, and all else runs.")
+                self._log.say(f"{error} The write is retried; everything else continues.")
             self._failing = True
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try)
         else:

@@ -1,7 +1,6 @@
-"""`clickmill top`: the running system in a terminal, anew each second.
+"""`clickmill top`: the running system in a terminal, updated every second.
 
-It asks what anybody may ask: `/metrics` of both ports and `/top`. Named as the tool that people
-type when they want to know what a machine is doing.
+It reads only `/metrics` of both ports and `/top`, as any client can.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Facts = list[tuple[str, Text]]
 
 
 class Side(NamedTuple):
-    """One port: its last two looks; `trouble` is why there is none."""
+    """One port: its last two readings; `trouble` says why there is none."""
 
     before: Look | None
     now: Look | None
@@ -46,7 +45,7 @@ class Side(NamedTuple):
 
 
 class View(NamedTuple):
-    """All that one picture shows; `banners` as /top answers it, or why it does not."""
+    """The content of one screen; `banners` is the response of /top, or why there is none."""
 
     at: datetime
     ingest: Side
@@ -55,12 +54,12 @@ class View(NamedTuple):
 
 
 def watch(settings: Settings, once: bool) -> bool:
-    """Show the system until Ctrl-C, or once; whether anything answered the last time."""
+    """Show the system until Ctrl-C, or once; whether a port answered the last time."""
     console = Console()
     with contextlib.suppress(KeyboardInterrupt):
         if once or not sys.stdout.isatty():
             return asyncio.run(_once(settings, console))
-        return asyncio.run(_for_ever(settings, console))
+        return asyncio.run(_forever(settings, console))
     return True
 
 
@@ -73,7 +72,7 @@ async def _once(settings: Settings, console: Console) -> bool:
     return view.ingest.now is not None or view.aggregator.now is not None
 
 
-async def _for_ever(settings: Settings, console: Console) -> bool:
+async def _forever(settings: Settings, console: Console) -> bool:
     nothing = Side(None, None)
     view = await look(settings, View(datetime.now(UTC), nothing, nothing, []))
     with Live(picture(view), console=console, screen=True, auto_refresh=False) as live:
@@ -84,11 +83,11 @@ async def _for_ever(settings: Settings, console: Console) -> bool:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
-# --- asking ---------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 async def look(settings: Settings, last: View) -> View:
-    """The next view. Never raises for what the other side does or does not."""
+    """The next view. Errors of the other side are shown, not raised."""
     ingest, aggregator, banners = await asyncio.gather(
         _side(settings, settings.port, last.ingest),
         _side(settings, settings.stats_port, last.aggregator),
@@ -104,7 +103,7 @@ async def _side(settings: Settings, port: int, last: Side) -> Side:
     try:
         return Side(last.now, rates.read(answer.text, time.monotonic()))
     except ValueError:
-        return Side(None, None, "what it says is not what /metrics says: is it Clickmill?")
+        return Side(None, None, "its /metrics can't be parsed: is it Clickmill?")
 
 
 async def _ask(settings: Settings, port: int, path: str) -> probe.Answer:
@@ -114,7 +113,7 @@ async def _ask(settings: Settings, port: int, path: str) -> probe.Answer:
 
 def _why(answer: probe.Answer) -> str:
     if answer.status == 401:
-        return "it wants a token: set CLICKMILL_STATS_TOKEN"
+        return "it requires a token: set CLICKMILL_STATS_TOKEN"
     return f"{answer.status or 'no answer'}: {answer.text[:200]}"
 
 
@@ -124,7 +123,7 @@ def _banners(answer: probe.Answer) -> list[dict[str, Any]] | str:
     try:
         ranked: list[dict[str, Any]] = msgspec.json.decode(answer.text)["top"]
     except (msgspec.DecodeError, KeyError, TypeError):
-        return "its answer can't be read"
+        return "its response can't be parsed"
     return ranked
 
 
@@ -147,7 +146,7 @@ def picture(view: View) -> RenderableType:
 
 def _panel(title: str, side: Side, facts: Any) -> Panel:
     if side.now is None:
-        return Panel(Text(side.trouble or "not asked yet", style="red"), title=title)
+        return Panel(Text(side.trouble or "no data yet", style="red"), title=title)
     grid = Table.grid(expand=True, padding=(0, 1))
     grid.add_column(style="dim")
     grid.add_column(justify="right")
@@ -164,10 +163,10 @@ def _clicks(before: Look, now: Look) -> Facts:
         ("requests per second", _number(rates.rate(before, now, rates.REQUESTS))),
         ("errors per second", _number(failed, bad=failed > 0)),
         *_quantiles(before, now),
-        ("clicks since ever", _number(now.total("clickmill_clicks_total"))),
+        ("total clicks", _number(now.total("clickmill_clicks_total"))),
         ("workers", _number(workers)),
-        ("  with NATS", _number(connected, bad=connected < workers)),
-        ("  starts", _number(now.total("clickmill_worker_starts_total"))),
+        ("  connected to NATS", _number(connected, bad=connected < workers)),
+        ("  starts in total", _number(now.total("clickmill_worker_starts_total"))),
     ]
     return [*rows, *_process(before, now, "clickmill_ingest_process")]
 
@@ -179,37 +178,37 @@ def _spool(before: Look, now: Look) -> Facts:
     errors = rates.rate(before, now, "clickmill_spool_errors_total")
     failures = rates.rate(before, now, "clickmill_publish_failures_total")
     return [
-        ("frames that wait", _number(waiting, bad=waiting > 5 * workers)),
-        ("clicks not sealed", _number(now.total("clickmill_unsealed_clicks"))),
+        ("uncommitted frames", _number(waiting, bad=waiting > 5 * workers)),
+        ("unsealed clicks", _number(now.total("clickmill_unsealed_clicks"))),
         ("sealed per second", _number(rates.rate(before, now, "clickmill_frames_sealed_total"))),
-        ("publish failures /s", _number(failures, bad=failures > 0)),
-        ("write errors /s", _number(errors, bad=errors > 0)),
-        ("held", _bytes(now.total("clickmill_spool_bytes"))),
-        ("  of at most", _bytes(now.total("clickmill_spool_max_bytes"))),
+        ("publish failures/s", _number(failures, bad=failures > 0)),
+        ("write errors/s", _number(errors, bad=errors > 0)),
+        ("spool size", _bytes(now.total("clickmill_spool_bytes"))),
+        ("  limit", _bytes(now.total("clickmill_spool_max_bytes"))),
         ("disk free", _bytes(free, bad=free < DISK_LOW * size)),
         ("sources adopted", _number(now.total("clickmill_sources_adopted_total"))),
     ]
 
 
 def _statistics(before: Look, now: Look) -> Facts:
-    behind = now.total("clickmill_freshness_seconds")
+    lag = now.total("clickmill_freshness_seconds")
     silent = now.total("clickmill_sources_silent")
     quarantined = now.total("clickmill_quarantine_waiting_rows")
-    commit, lag = (
+    commit, frame_lag = (
         rates.quantiles(before, now, [0.95], name)[0]
         for name in ("clickmill_commit_duration_seconds", "clickmill_frame_lag_seconds")
     )
     committed = rates.rate(before, now, "clickmill_clicks_committed_total")
     rows = [
-        ("behind by", _seconds(behind, bad=not behind < LATE_SECONDS)),
+        ("lag", _seconds(lag, bad=not lag < LATE_SECONDS)),
         ("committed per second", _number(committed)),
         ("frames per second", _number(rates.rate(before, now, "clickmill_frames_applied_total"))),
-        ("p95 of a commit", _seconds(commit)),
-        ("p95 sealed to committed", _seconds(lag)),
+        ("commit time, p95", _seconds(commit)),
+        ("frame lag, p95", _seconds(frame_lag)),
         ("duplicates since start", _number(now.total("clickmill_frames_duplicate_total"))),
-        ("sources live", _number(now.total("clickmill_sources_live"))),
-        ("  silent", _number(silent, bad=silent > 0)),
-        ("in quarantine", _number(quarantined, bad=quarantined > 0)),
+        ("live sources", _number(now.total("clickmill_sources_live"))),
+        ("silent sources", _number(silent, bad=silent > 0)),
+        ("quarantined rows", _number(quarantined, bad=quarantined > 0)),
         ("Postgres", _yes(now.total("clickmill_postgres_up"))),
         ("NATS", _yes(now.total("clickmill_nats_up"))),
     ]
@@ -218,7 +217,7 @@ def _statistics(before: Look, now: Look) -> Facts:
 
 def _quantiles(before: Look, now: Look) -> Facts:
     found = rates.quantiles(before, now, QUANTILES)
-    names = (f"answered in, p{q * 100:g}" for q in QUANTILES)
+    names = (f"response time, p{q * 100:g}" for q in QUANTILES)
     return [(n, _seconds(v, bad=v > SLOW_SECONDS)) for n, v in zip(names, found, strict=True)]
 
 

@@ -1,1 +1,1 @@
-"""The NATS and Postgres of a one-machine system."""
+"""The embedded NATS and Postgres servers of a one-machine system."""

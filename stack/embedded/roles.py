@@ -1,9 +1,9 @@
-"""Who may do what in the embedded Postgres: the administrator makes the roles and the database,
-the owner runs the aggregator, the reader is Grafana's.
+"""The roles of the embedded Postgres: the administrator creates the roles and the database, the
+owner is the aggregator's role, the reader is Grafana's.
 
-Why three: a process of ours that is taken over can then do no more than its part needs. The same
-roles are in docker-compose.yml, where the image's own administrator has another name. A data
-directory from before the owner was there is handed over to it, in one transaction.
+There are three so that a compromised process has only the privileges it needs. docker-compose.yml
+has the same roles, but the image names its administrator differently. An older data directory
+without the owner role is transferred to it in one transaction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALTER ROLE {role} SET default_transaction_read_only = on;
 ALTER ROLE {role} SET statement_timeout = '30s'
 """
 _CLOSE_THE_REST: Final = "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"
-# Tables bring their indexes, sequences and types along; a partition is a table of its own.
+# Indexes, sequences and types follow their table; a partition is a separate table.
 _HAND_OVER: Final = """
 DO $$
 DECLARE
@@ -58,23 +58,23 @@ ALTER DATABASE {database} OWNER TO {owner}
 
 
 class Passwords(NamedTuple):
-    """Of the roles that others log in by."""
+    """Passwords of the owner and the reader."""
 
     owner: str
     reader: str
 
 
 def passwords(data_dir: Path) -> Passwords:
-    """From files that only their owner may read; made where they are missing."""
+    """Reads them from files that only the user can read; creates missing ones."""
     return Passwords(
         secret(data_dir / "postgres-owner-password"), secret(data_dir / "postgres-read-password")
     )
 
 
-async def settle(server: Server) -> None:
-    """Make roles and database what the server's addresses say; repeatable.
+async def create(server: Server) -> None:
+    """Creates or updates the roles and the database of the server's addresses; idempotent.
 
-    Raises psycopg.OperationalError where the server takes no sessions yet.
+    Raises psycopg.OperationalError while the server accepts no sessions.
     """
     owner, reader = conninfo_to_dict(server.address), conninfo_to_dict(server.reader)
     database = str(owner["dbname"])

@@ -1,7 +1,7 @@
-"""What the two embedded servers have in common: how to start one, and where its facts lie.
+"""What the two embedded servers have in common: how to start one, and the files that describe it.
 
-"Embedded": their programs come from the Python registry, their data lies in our data directory,
-they listen on the loopback address alone, and they die with the supervisor.
+"Embedded": their programs come with Python packages, their data is in the data directory, they
+listen only on the loopback address, and they die with the supervisor.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SECRET_BYTES: Final = 24
 
 @dataclass(frozen=True)
 class Server:
-    """One embedded server, ready to be started. `address` is a URL or DSN with the password.
+    """One embedded server, ready to start. `address` is a URL or DSN with the password.
 
-    Where the server tells roles apart, `reader` is that of those who only read, and `admin` the
-    administrator's, for the stack alone.
+    For Postgres, `reader` is the address for read-only clients, and `admin` the administrator's,
+    which only the supervisor uses.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Server:
     env: dict[str, str] = field(default_factory=lambda: {"PATH": os.defpath, "LC_ALL": "C"})
 
     def popen_options(self) -> dict[str, Any]:
-        """Keyword arguments of `subprocess.Popen`: directory, user, and dying with us."""
+        """Keyword arguments of `subprocess.Popen`: directory, user, and death signal."""
         return {
             "cwd": self.cwd,
             "env": self.env,
@@ -57,7 +57,7 @@ class Server:
 
 
 def before_exec(parent: int, death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """A `preexec_fn` for programs that know nothing of us: they get this signal when we die."""
+    """A `preexec_fn` for other programs: the kernel sends them this signal when `parent` dies."""
     return lambda: heartbeat.die_with_parent(parent, death_signal)
 
 
@@ -69,18 +69,18 @@ def as_account(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 
 def private_dir(path: Path) -> Path:
-    """The directory, made for us alone if it is missing."""
+    """The directory; created with access only for this user if it is missing."""
     try:
         path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     except OSError as error:
         raise StackError(
-            f"{path} can't be made ({error.strerror}): choose another with --data-dir."
+            f"{path} can't be created ({error.strerror}): choose another with --data-dir."
         ) from error
     return path
 
 
 def secret(path: Path) -> str:
-    """The password in that file, which only its owner may read; a new one if there is none."""
+    """The password in that file, which only its owner can read; a new one if it is missing."""
     try:
         if path.exists():
             return path.read_text("ascii").strip()
@@ -95,7 +95,7 @@ def secret(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file for us alone, whole or not at all."""
+    """Writes a file atomically, readable only by this user."""
     draft = path.with_name(path.name + ".new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -108,23 +108,23 @@ def write_private(path: Path, text: str) -> None:
 
 
 def write_needed(path: Path, text: str) -> None:
-    """As `write_private`; raises StackError with what to do where it can't be done."""
+    """Like `write_private`, but raises StackError, which says what to do."""
     try:
         write_private(path, text)
     except OSError as error:
         raise StackError(
-            f"{path} can't be written ({error.strerror}): make room on its disk, or choose "
+            f"{path} can't be written ({error.strerror}): free space on its disk, or choose "
             "another directory with --data-dir."
         ) from error
 
 
 def note(data_dir: Path, name: str, facts: dict[str, object]) -> None:
-    """Leaves the facts of a running part in `run/<name>.json`, where doctor and tests find them."""
+    """Stores the facts of a running process in `run/<name>.json`, for doctor and tests."""
     write_needed(private_dir(data_dir / "run") / f"{name}.json", json.dumps(facts) + "\n")
 
 
 def noted(data_dir: Path, name: str) -> dict[str, Any]:
-    """The facts that `note` left; empty if there are none."""
+    """The facts that `note` stored; empty if there are none."""
     try:
         facts = json.loads((data_dir / "run" / f"{name}.json").read_text())
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""Processes: started, kept running, replaced, stopped."""
+"""Starts, restarts, replaces and stops processes."""

@@ -1,4 +1,4 @@
-"""How long to wait before a dead child is started again. Pure: the child's age comes in."""
+"""How long to wait before a dead child is restarted. Pure: the child's age is an argument."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ assert FIRST_SECONDS < MAX_SECONDS
 
 
 class Backoff:
-    """The first restart is at once; then 0.1 s, doubled to 2 s; a long life forgets it all.
+    """The first restart is immediate; then 0.1 s, doubled up to 2 s. A long life resets it.
 
-    Whatever a child's history, it is always started again: two quick deaths of one worker
-    must not end the service. Two seconds at most, so that the only worker of a machine serves
-    again within five even where it keeps dying; what a crash loop costs then is a start each time.
+    A child is always restarted: two quick deaths of one worker must not end the service. The
+    maximum is 2 s, so that the only worker of a machine serves again within 5 s even if it keeps
+    dying. A crash loop then costs one start every 2 s.
     """
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def after(self, lived_seconds: float) -> float:
-        """Seconds to wait, now that a child has died after so long a life."""
+        """Seconds to wait after a child has died that lived for `lived_seconds`."""
         if lived_seconds >= LONG_LIFE_SECONDS:
             self._next = 0.0
         wait = self._next

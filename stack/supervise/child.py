@@ -1,8 +1,8 @@
 """One life of one child process: started, ready, watched, ended.
 
-The same for a worker, the aggregator and the embedded servers. A child of ours says that it is
-ready and then sends heartbeats (stack/supervise/heartbeats.py); an embedded server is probed
-(stack/supervise/probing.py). One that hangs is killed.
+Workers, the aggregator and the embedded servers are all handled here. Workers and the aggregator
+send a ready message and then heartbeats (stack/supervise/heartbeats.py); embedded servers
+are probed (stack/supervise/probing.py). A child that hangs is killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KILL_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Probes:
-    """How to ask a program that knows nothing of us whether it is ready, and later if it hangs."""
+    """How to ask a program without heartbeats whether it is ready, and later whether it hangs."""
 
     ready: Probe
     alive: Probe
@@ -35,11 +35,11 @@ class Probes:
 
 @dataclass(frozen=True)
 class Spec:
-    """What to start. `options` go to `subprocess.Popen` as they are.
+    """What to start. `options` are passed to `subprocess.Popen`.
 
-    Without `probes` the child sends heartbeats. `before_start` clears the way for each start.
-    `ready_within` bounds the time until it is ready, in seconds. `tries` bounds the starts of a
-    child that was never ready; None is forever.
+    A child without `probes` sends heartbeats. `before_start` runs before each start. `ready_within`
+    limits the seconds until it is ready. `tries` limits the starts of a child that was never ready;
+    None means no limit.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Spec:
     tries: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     hurry_signal: signal.Signals = signal.SIGKILL
-    is_dull: Callable[[str], bool] | None = None
+    is_routine: Callable[[str], bool] | None = None
 
 
 class Child:
     """A running child."""
 
     def __init__(self, spec: Spec, log: Log) -> None:
-        """Starts it; raises OSError or SubprocessError where that is impossible."""
+        """Starts it; raises OSError or SubprocessError if that is impossible."""
         self.spec = spec
         self.hung = ""  # why it was killed, if it was
-        self.log = ChildLog(log, spec.name, spec.is_dull)
+        self.log = ChildLog(log, spec.name, spec.is_routine)
         self.ready = asyncio.Event()
         self._heartbeats = Heartbeats() if spec.probes is None else None
         self._process = self._start()
@@ -72,7 +72,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Its PID."""
         return self._process.pid
 
     @property
@@ -82,7 +82,7 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is over."""
+        """Whether it has ended."""
         return self._process.ended.done()
 
     @property
@@ -91,7 +91,7 @@ class Child:
         return self._process.ended.result() if self.has_ended else -signal.SIGKILL
 
     async def wait(self) -> int:
-        """Waits for its end and its last lines; the exit code, negative for a signal."""
+        """Waits for its end and its last output; the exit code, negative for a signal."""
         code = await self._process.wait()
         self._watching.cancel()
         if self._heartbeats is not None:
@@ -113,9 +113,9 @@ class Child:
             happened.cancel()
 
     async def stop(self, seconds: float) -> bool:
-        """Asks it to end, and kills it when its time is over. True if it went by itself."""
+        """Asks it to stop, and kills it after the time-out. True if it stopped by itself."""
         if self.spec.probes is not None:
-            self._watching.cancel()  # a server that shuts down answers nobody
+            self._watching.cancel()  # a server that shuts down does not answer
         self._process.signal(self.spec.stop_signal)
         self._process.signal(signal.SIGCONT)
         if await self._process.wait_ended(seconds):
@@ -124,12 +124,12 @@ class Child:
         return False
 
     def end_now(self) -> None:
-        """Ends it without waiting: the work of a stop that nobody has the patience for."""
+        """Ends it without waiting, for a second stop signal."""
         self._process.signal(self.spec.hurry_signal)
         self._process.signal(signal.SIGCONT)
 
     async def kill(self) -> None:
-        """Ends it at once. A process in the grip of a dead disk is left behind, after a while."""
+        """Kills it. A process that is blocked on a dead disk is left behind after a time-out."""
         self._process.kill()
         await self._process.wait_ended(KILL_SECONDS)
 
@@ -155,7 +155,7 @@ class Child:
         """Kills the child when it is not ready in time, or hangs."""
         try:
             why = await (self._watch_server() if self.spec.probes else self._watch_heartbeats())
-        except Exception as error:  # whatever it is: nobody would watch the child
+        except Exception as error:  # any error would leave the child unsupervised
             why = f"could not be watched ({error!r})"
         self.hung = why
         self._process.kill()
@@ -167,7 +167,7 @@ class Child:
         return await self._heartbeats.wait_silent()
 
     async def _watch_server(self) -> str:
-        """By two signs, whichever comes first."""
+        """Waits for one of two signs that it hangs."""
         signs = [
             asyncio.create_task(probing.wait_stopped(self.pid)),
             asyncio.create_task(self._watch_answers()),

@@ -13,41 +13,41 @@ READ_BYTES: Final = 4096
 CHECK_SECONDS: Final = 0.25
 SILENCE_SECONDS: Final = 5.0
 
-# Silence is noticed after this long at most; the replacement then has the rest of 10 s.
+# The silence is detected within this time; the replacement has the rest of 10 s to start.
 assert SILENCE_SECONDS + CHECK_SECONDS < 8
 
 
 class Heartbeats:
-    """A pipe up which the child sends that it is ready, and then a byte every half second."""
+    """A pipe in which the child sends that it is ready, and then a byte every half second."""
 
     def __init__(self) -> None:
-        """Raises OSError where no descriptor is left."""
+        """Raises OSError if no descriptor is left."""
         self.ready = asyncio.Event()
         self._received = time.monotonic()
         self._reading, self.child_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         asyncio.get_running_loop().add_reader(self._reading, self._read)
 
     def env(self) -> dict[str, str]:
-        """What the child finds the pipe by."""
+        """Environment variables with which the child finds the pipe."""
         return {
             heartbeat.PARENT_PID: str(os.getpid()),
             heartbeat.HEARTBEAT_FD: str(self.child_end),
         }
 
     async def wait_silent(self) -> str:
-        """Returns why the child is taken to hang, once it has sent nothing for too long."""
+        """Returns the reason once the child has sent nothing for too long."""
         while time.monotonic() - self._received <= SILENCE_SECONDS:
             await asyncio.sleep(CHECK_SECONDS)
-            # Read once more before judging: it may be we who were asleep.
+            # Read again before deciding: this process itself may have been suspended.
             self._read()
         return f"sent no heartbeat for {SILENCE_SECONDS:g} s"
 
     def close_child_end(self) -> None:
-        """Close our copy of the end that the child has inherited."""
+        """Closes this process's copy of the end that the child has inherited."""
         os.close(self.child_end)
 
     def close(self) -> None:
-        """Read no further."""
+        """Stops reading."""
         if self._reading >= 0:
             asyncio.get_running_loop().remove_reader(self._reading)
             os.close(self._reading)

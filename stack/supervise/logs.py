@@ -1,8 +1,8 @@
-"""One stream of lines out of many processes: each with its name in front, in its own colour.
+"""Merges the output of all processes into one stream; each line starts with a coloured name.
 
-The lines are written by a thread of their own, from a bounded queue: a terminal that is held
-up (Ctrl-S, a full pipe) must never hold up the supervisor, nor, through their pipes, a worker.
-Lines that find the queue full are dropped and counted.
+A separate thread writes the lines from a bounded queue, because a blocked terminal (Ctrl-S, a full
+pipe) must not block the supervisor or, through their pipes, the workers. When the queue is full,
+lines are dropped and counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STOP: Final = object()
 
 
 class Log:
-    """Where every line of the system goes. `say` is our own voice."""
+    """The output of the system. `say` writes the supervisor's own lines."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -38,21 +38,21 @@ class Log:
         self._thread.start()
 
     def say(self, text: str) -> None:
-        """Says something ourselves."""
+        """Writes lines of the supervisor itself."""
         for line in text.splitlines():
             self.line(US, line)
 
     def line(self, name: str, text: str) -> None:
-        """Passes on a line of the named process. Never blocks."""
+        """Writes a line of the named process. Never blocks."""
         self._put(self._prefix(name) + text)
 
     def plain(self, text: str) -> None:
-        """Says something without a name in front, such as the addresses at the end."""
+        """Writes lines without a name, such as the addresses."""
         for line in text.splitlines():
             self._put(line)
 
     def close(self) -> None:
-        """Writes what is left, for a second at most."""
+        """Writes the remaining lines, for a second at most."""
         try:
             self._lines.put(_STOP, timeout=CLOSE_SECONDS)
         except queue.Full:
@@ -76,13 +76,15 @@ class Log:
         while (item := self._lines.get()) is not _STOP:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                item = f"{item}\n{self._prefix(US)}{dropped} lines were dropped: output is held up"
+                item = (
+                    f"{item}\n{self._prefix(US)}{dropped} lines were dropped: the output is blocked"
+                )
             try:
                 self._out.write(f"{item}\n")
                 if self._lines.empty():
                     self._out.flush()
             except (OSError, ValueError):
-                continue  # The reader has gone; the system goes on without one.
+                continue  # The reader is gone; the system continues without it.
         try:
             self._out.flush()
         except (OSError, ValueError):
@@ -90,7 +92,7 @@ class Log:
 
 
 class LineSplitter:
-    """Bytes in, lines out, whatever the pieces. A line is cut at LINE_CHARS."""
+    """Splits chunks of bytes into lines. A line is truncated at LINE_CHARS."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -110,29 +112,31 @@ class LineSplitter:
 
 def _text(line: bytes) -> str:
     text = line[:LINE_CHARS].decode("utf-8", "replace").rstrip("\r")
-    # A child's bytes must not steer the terminal.
+    # A child's output must not control the terminal.
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
 
 
 class ChildLog:
-    """The lines of one child: most pass, dull ones are only kept, for the case of its death."""
+    """The output of one child. Unimportant lines are only kept, in case it fails."""
 
-    def __init__(self, log: Log, name: str, is_dull: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self, log: Log, name: str, is_routine: Callable[[str], bool] | None = None
+    ) -> None:
         self._log = log
         self._name = name
-        self._is_dull = is_dull or (lambda _: False)
+        self._is_routine = is_routine or (lambda _: False)
         self._splitter = LineSplitter()
         self._kept: deque[str] = deque(maxlen=KEPT_LINES)
 
     def feed(self, data: bytes) -> None:
-        """Takes what the child has written; nothing at all means that it has ended."""
+        """Handles the child's output; empty data means that the output has ended."""
         for line in self._splitter.feed(data) if data else self._splitter.end():
-            if self._is_dull(line):
+            if self._is_routine(line):
                 self._kept.append(line)
             else:
                 self._log.line(self._name, line)
 
-    def tell_kept(self) -> None:
-        """Shows the last dull lines after all: the child has failed and they may say why."""
+    def show_kept(self) -> None:
+        """Writes the last unimportant lines: the child has failed, and they may say why."""
         while self._kept:
             self._log.line(self._name, self._kept.popleft())

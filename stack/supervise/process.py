@@ -1,8 +1,8 @@
-"""One process of the operating system on the event loop: started, read, signalled, waited for.
+"""One operating system process on the event loop: start, read output, signal, wait.
 
-Why not asyncio's own: where the system has no thread or descriptor left, asyncio raises after the
-fork (Python 3.11 starts a thread for each process) and leaves a process that nobody knows. Here a
-start either fails without a process, or gives one that is watched.
+It replaces asyncio's own subprocesses. If no thread or descriptor is left, asyncio raises after the
+fork (Python 3.11 starts a thread for each process) and leaves an unsupervised process. Here a start
+either fails without a process or returns a supervised one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Process:
     def __init__(
         self, argv: Sequence[str], options: dict[str, Any], on_output: Callable[[bytes], None]
     ) -> None:
-        """Starts it; raises OSError or SubprocessError where that is impossible.
+        """Starts it; raises OSError or SubprocessError if that is impossible.
 
-        `options` go to `subprocess.Popen`. `on_output` takes what it prints, and b"" at the end.
+        `options` go to `subprocess.Popen`. `on_output` gets its output, and b"" at the end.
         """
         self._on_output = on_output
         self._loop = asyncio.get_running_loop()
@@ -50,13 +50,13 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Its PID."""
         return self._popen.pid
 
     async def wait(self) -> int:
         """Waits for its end and for the last of its output; the exit code."""
         await asyncio.wait({self.ended})
-        # A grandchild may hold the pipe open: it gets a moment, no more.
+        # A grandchild may keep the pipe open: wait only a moment.
         await asyncio.wait({self._drained}, timeout=REST_OF_OUTPUT_SECONDS)
         self._end_of_output()
         return self.ended.result()
@@ -136,7 +136,7 @@ class Process:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of the process's first thread; none where the kernel does not say."""
+    """The children of the process's first thread; empty if the kernel does not report them."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

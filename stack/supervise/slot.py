@@ -1,4 +1,4 @@
-"""A process slot, such as `ingest-1`: a child that dies in it is followed by another, forever."""
+"""A process slot, such as `ingest-1`: a child that dies is always restarted."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from stack.supervise.child import Child, Spec
 from stack.supervise.logs import Log
 from stack.supervise.process import signal_name
 
-REFUSED_EXIT_CODE: Final = 2  # a child that says: my settings are wrong, trying again won't help
+REFUSED_EXIT_CODE: Final = 2  # the child's settings are wrong, so a retry won't help
 LOG_EVERY_SECONDS: Final = 30.0
 END_SECONDS: Final = 3.0
 START_ERRORS: Final = (OSError, subprocess.SubprocessError)
 
 
 class ChildFailedError(StackError):
-    """A child that can't be started; its own lines above say why."""
+    """A child can't be started; its own output says why."""
 
 
 class ProcessSlot:
-    """One slot. `run` fills it until `stop`; `changed` is called whenever its child changes.
+    """One slot. `run` keeps a child in it until `stop`; `changed` is called when the child changes.
 
-    Between the look whether the slot is empty and the start of a child there is no await: so
-    `run` and `replace` never fill it both.
+    There is no await between the check for an empty slot and the start of a child, so `run` and
+    `replace` never both start one.
     """
 
     def __init__(self, spec: Spec, log: Log, changed: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ class ProcessSlot:
         self._backoff = Backoff()
         self._tries = 0
         self._log_due = 0.0
-        self._children: list[Child] = []  # all that may still run
+        self._children: list[Child] = []  # all that may still be running
         self._retiring: set[asyncio.Task[None]] = set()
         self._replaced = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -49,7 +49,7 @@ class ProcessSlot:
         self._ended.set()
 
     async def run(self) -> None:
-        """Starts the child again and again. Raises ChildFailedError if that is hopeless."""
+        """Keeps restarting the child. Raises ChildFailedError if it can never start."""
         self._ended.clear()
         try:
             while not self._stopping.is_set():
@@ -61,14 +61,16 @@ class ProcessSlot:
             self._ended.set()
 
     async def replace(self) -> bool:
-        """Puts a new child beside the old one, and ends the old one when the new one is ready."""
+        """Starts a new child, and stops the old one when the new one is ready."""
         new = await self._start_replacement()
         if new is None:
             return False
         try:
             if not await new.wait_ready():
                 await new.wait()
-                self._log.say(f"{self.spec.name}: its replacement failed; the old one goes on.")
+                self._log.say(
+                    f"{self.spec.name}: its replacement failed; the old process continues."
+                )
                 return False
         except asyncio.CancelledError:
             await new.kill()
@@ -82,19 +84,19 @@ class ProcessSlot:
         return True
 
     async def stop(self) -> int:
-        """Ends the child within its time, and fills the slot no more; the child's exit code."""
+        """Stops the child within its time-out and leaves the slot empty; the child's exit code."""
         self._stopping.set()
         last = self.current
         if last is not None:
             await self._stop(last)
         if self._retiring:
             await asyncio.wait(self._retiring)
-        with contextlib.suppress(TimeoutError):  # one in the grip of a dead disk is left behind
+        with contextlib.suppress(TimeoutError):  # a child blocked on a dead disk is left behind
             await asyncio.wait_for(self._ended.wait(), END_SECONDS)
         return last.exit_code if last is not None else 0
 
     def end_now(self) -> None:
-        """Ends every child without waiting for anything, and fills the slot no more."""
+        """Ends every child without waiting and leaves the slot empty."""
         self._stopping.set()
         for child in self._children:
             child.end_now()
@@ -102,7 +104,7 @@ class ProcessSlot:
     # --- one life -------------------------------------------------------------------------------
 
     async def _fill(self) -> None:
-        """One try to start a child; a pause where it fails."""
+        """Tries once to start a child; waits if that fails."""
         try:
             if self.spec.before_start is not None:
                 await self.spec.before_start()
@@ -115,7 +117,7 @@ class ProcessSlot:
             await self._wait_to_retry(error)
 
     async def _supervise(self, child: Child) -> None:
-        """Returns when the child has ended, or another has taken its place."""
+        """Returns when the child has ended or was replaced."""
         if await child.wait_ready():
             self._tries = 0
             self.first_ready.set()
@@ -128,26 +130,26 @@ class ProcessSlot:
         if self._stopping.is_set() or child is not self.current:
             return
         self._set(None)
-        self._check_hope(child, code)
+        self._check_startable(child, code)
         await self._pause(child, code)
 
     def _set(self, child: Child | None) -> None:
         self.current = child
         self._changed()
 
-    def _check_hope(self, child: Child, code: int) -> None:
+    def _check_startable(self, child: Child, code: int) -> None:
         if self.first_ready.is_set():
             return
         spent = self.spec.tries is not None and self._tries >= self.spec.tries
         if code == REFUSED_EXIT_CODE or spent:
-            child.log.tell_kept()
-            raise ChildFailedError(f"{self.spec.name} does not start: its lines above say why.")
+            child.log.show_kept()
+            raise ChildFailedError(f"{self.spec.name} does not start: its output above says why.")
 
     async def _pause(self, child: Child, code: int) -> None:
         wait = self._backoff.after(child.age)
-        again = f"again in {wait:.1f} s" if wait else "starting another"
-        child.log.tell_kept()
-        self._log.say(f"{self.spec.name} (process {child.pid}) {_why(child, code)}: {again}.")
+        again = f"restarting in {wait:.1f} s" if wait else "restarting"
+        child.log.show_kept()
+        self._log.say(f"{self.spec.name} (PID {child.pid}) {_why(child, code)}: {again}.")
         await self._sleep(wait)
 
     # --- starting and ending --------------------------------------------------------------------
@@ -159,7 +161,7 @@ class ProcessSlot:
         return child
 
     async def _start_replacement(self) -> Child | None:
-        """Starts one as soon as the system lets us; the old child goes on meanwhile."""
+        """Starts one as soon as the system can; the old child continues meanwhile."""
         while not self._stopping.is_set():
             try:
                 return self._start()
@@ -168,10 +170,10 @@ class ProcessSlot:
         return None
 
     async def _wait_to_retry(self, error: Exception) -> None:
-        """A pause after a start that failed for want of processes, memory or descriptors."""
+        """Waits after a start that failed for lack of processes, memory or descriptors."""
         if time.monotonic() >= self._log_due:
             self._log_due = time.monotonic() + LOG_EVERY_SECONDS
-            self._log.say(f"{self.spec.name} can't be started ({error}): trying until it can.")
+            self._log.say(f"{self.spec.name} can't be started ({error}): retrying.")
         await self._sleep(self._backoff.after(0))
 
     async def _sleep(self, seconds: float) -> None:
@@ -184,7 +186,7 @@ class ProcessSlot:
             self._log.say(f"{self.spec.name} did not stop within {seconds:g} s: killed.")
 
     async def _retire(self, child: Child) -> None:
-        """Ends a child that was replaced. A stop of the slot waits for it as well."""
+        """Stops a child that was replaced. `stop` waits for it too."""
         task = asyncio.create_task(self._end(child))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
@@ -199,5 +201,5 @@ def _why(child: Child, code: int) -> str:
     if child.hung:
         return child.hung
     if code < 0:
-        return f"was ended by {signal_name(-code)}"
-    return f"ended with exit code {code}"
+        return f"was killed by {signal_name(-code)}"
+    return f"exited with code {code}"

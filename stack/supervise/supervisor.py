@@ -1,7 +1,7 @@
-"""Brings the groups of children up in order, keeps them up, and takes them down in reverse.
+"""Starts the groups of children in order, keeps them running, and stops them in reverse order.
 
-Signals: TERM and INT stop everything, a second one at once; HUP replaces the workers one by
-one. Killed itself, it leaves nobody behind: every child dies with it.
+Signals: TERM and INT stop everything, a second one immediately; HUP replaces the workers one by
+one. If the supervisor is killed, all its children die with it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ LEFTOVERS_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class Group:
-    """Children that start together. `wait`: the next group needs these to be ready.
+    """Children that start together. `wait`: the next group starts only when these are ready.
 
-    `reload`: a HUP replaces these, one after the other.
+    `reload`: a HUP replaces these one by one.
     """
 
     specs: tuple[Spec, ...]
@@ -34,7 +34,7 @@ class Group:
 
 
 class Supervisor:
-    """Runs groups until a signal; `changed` takes the process numbers whenever they change."""
+    """Runs groups until a signal; `changed` gets the PIDs whenever they change."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Supervisor:
     async def run(self, stop_now: Callable[[], bool]) -> list[int]:
         """The children's exit codes, after a stop by signal.
 
-        `stop_now` says whether a signal came before we listened. Raises StackError when a child
-        can't be started.
+        `stop_now` says whether a stop signal came before the handlers were set. Raises StackError
+        if a child can't be started.
         """
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
@@ -97,7 +97,7 @@ class Supervisor:
         return codes
 
     async def _reload_all(self) -> None:
-        self._log.say("Reload: replacing the workers, one by one.")
+        self._log.say("Reload: replacing the workers one by one.")
         done = [
             await slot.replace() for group, slots in self._groups if group.reload for slot in slots
         ]
@@ -117,7 +117,7 @@ class Supervisor:
 
     def _on_stop(self, number: signal.Signals) -> None:
         if self._end.done():
-            self._log.say(f"{number.name} again: stopping at once.")
+            self._log.say(f"{number.name} again: stopping immediately.")
             for _, slots in self._groups:
                 for slot in slots:
                     slot.end_now()
@@ -127,7 +127,7 @@ class Supervisor:
 
     def _on_hup(self) -> None:
         if self._terminal is not None and not _is_alive(self._terminal):
-            self._on_stop(signal.SIGHUP)  # not a wish to reload: the window was closed
+            self._on_stop(signal.SIGHUP)  # the terminal was closed; this is not a reload
         elif not self._end.done() and (self._reload is None or self._reload.done()):
             self._reload = self._spawn(self._reload_all())
 
@@ -137,7 +137,7 @@ class Supervisor:
 
 
 def _is_alive(fd: int) -> bool:
-    """True for a terminal that is there; False once its window was closed, and for a file."""
+    """Whether it is an open terminal; False after the terminal was closed, and for a file."""
     try:
         os.tcgetpgrp(fd)
     except OSError:

@@ -92,14 +92,14 @@ def test_postgres_of_another_version_is_refused(tmp_path: Path) -> None:
     home.mkdir()
     (home / "PG_VERSION").write_text("16\n")
     with pytest.raises(
-        StackError, match=r"made by Postgres 16, and this is Postgres 18.*--data-dir"
+        StackError, match=r"created by Postgres 16, and this is Postgres 18.*--data-dir"
     ):
         embedded_postgres.prepare(tmp_path)
 
 
 def test_a_directory_without_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
-    with pytest.raises(StackError, match="no whole database"):
+    with pytest.raises(StackError, match="no complete database"):
         embedded_postgres.prepare(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_a_server_that_does_not_stop_is_reported(
     own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded_leftovers, "PREDECESSOR_SECONDS", 0.2)
-    with pytest.raises(StackError, match=f"process {own_postgres.pid}, runs on"):
+    with pytest.raises(StackError, match=f"process {own_postgres.pid}, is using"):
         PostgresServer(own_postgres.server.cwd.parent)
 
 

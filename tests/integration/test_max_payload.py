@@ -124,7 +124,7 @@ def test_a_sealed_frame_that_is_too_large_is_reported_immediately(
     assert advice in worker.text
     eventually(lambda: metric(worker, TOO_LARGE) == 1, 5)
     found = doctor(worker.data_dir, small.url)
-    assert f"wrong  NATS: takes messages of {SMALL} bytes" in found
+    assert f"failed  NATS: accepts at most {SMALL} bytes per message" in found
     assert advice in found
     small.reload(f"max_payload: {SMALL}", f"max_payload: {needed}")
     eventually(lambda: not not_ready(worker), 20, "it is told of the new limit, and ready")

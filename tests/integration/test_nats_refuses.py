@@ -44,7 +44,7 @@ def test_a_worker_that_is_refused_says_why_and_comes_back(
         eventually(lambda: "authorization" in not_ready(worker).lower(), 10)
         assert "authorization" in worker.text.lower()
         found = doctor(worker.data_dir, refusing.nats.url)
-        assert "wrong  NATS: can't be reached (Authorization Violation)" in found
+        assert "failed  NATS: can't be reached (Authorization Violation)" in found
         for _ in range(5):
             assert ask(worker.port, "POST", "/counter/7").status == 200
         refusing.take_again()

@@ -286,7 +286,7 @@ def top(env: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def fact(shown: str, name: str) -> float:
-    """The figure behind a name in the picture, without its unit."""
+    """The number after a name on the screen, without its unit."""
     (found,) = re.findall(rf"│ +{re.escape(name)} +([\d.,]+)", shown)
     return float(found.replace(",", ""))
 
@@ -296,13 +296,13 @@ def test_top_shows_the_system_once(watched: Watched) -> None:
     assert done.returncode == 0, done.stderr
     assert 5 < fact(done.stdout, "clicks per second") < 1000
     assert 5 < fact(done.stdout, "committed per second") < 1000
-    assert fact(done.stdout, "workers") == fact(done.stdout, "with NATS") == 2
-    assert fact(done.stdout, "in quarantine") == 1
-    assert fact(done.stdout, "answered in, p95") > 0
+    assert fact(done.stdout, "workers") == fact(done.stdout, "connected to NATS") == 2
+    assert fact(done.stdout, "quarantined rows") == 1
+    assert fact(done.stdout, "response time, p95") > 0
     assert len(re.findall(r"│ +\d+ +[\d,]+ +█", done.stdout)) == 10
 
 
-def test_top_goes_on_each_second_until_ctrl_c(watched: Watched) -> None:
+def test_top_updates_each_second_until_ctrl_c(watched: Watched) -> None:
     master, slave = pty.openpty()
     argv = [sys.executable, "-m", "stack.cli", "top"]
     env = watched.system.env | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
@@ -323,7 +323,7 @@ def test_top_goes_on_each_second_until_ctrl_c(watched: Watched) -> None:
 
 
 def read_out(terminal: int) -> None:
-    """Until the other end is closed: who writes to a terminal that nobody reads stands still."""
+    """Reads until the other end is closed: writes to a terminal block if it is not read."""
     with contextlib.suppress(OSError):
         while os.read(terminal, 1 << 16):
             pass

@@ -54,7 +54,7 @@ def test_a_dead_child_is_restarted() -> None:
             os.kill(second, signal.SIGKILL)
             third = await here.another(second, timeout=5)
         assert gone(third)
-        assert "was ended by SIGKILL: starting another" in here.out.getvalue()
+        assert "was killed by SIGKILL: restarting" in here.out.getvalue()
         assert "child      | up" in here.out.getvalue()
 
     asyncio.run(story())
@@ -136,7 +136,7 @@ def test_replace_starts_the_new_before_it_ends_the_old() -> None:
             assert gone(first)
             os.kill(second, signal.SIGKILL)
             await here.another(second)
-        assert "exit code" not in here.out.getvalue()
+        assert "exited with code" not in here.out.getvalue()
 
     asyncio.run(story())
 
@@ -189,7 +189,7 @@ def test_a_death_by_a_real_time_signal_is_handled() -> None:
             first = await here.another(0)
             os.kill(first, REAL_TIME_SIGNAL)
             await here.another(first)
-        assert f"was ended by signal {REAL_TIME_SIGNAL}" in here.out.getvalue()
+        assert f"was killed by signal {REAL_TIME_SIGNAL}" in here.out.getvalue()
 
     asyncio.run(story())
 

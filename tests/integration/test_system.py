@@ -179,7 +179,7 @@ def test_a_file_that_a_start_needs_and_cannot_write(tmp_path: Path) -> None:
     done = _run("up", data_dir=tmp_path / "data", port=free_port(), stats_port=free_port())
     assert done.returncode == 1
     assert done.stderr == (
-        f"{config} can't be written (Is a directory): make room on its disk, or choose another "
+        f"{config} can't be written (Is a directory): free space on its disk, or choose another "
         "directory with --data-dir.\n"
     )
 
@@ -187,7 +187,7 @@ def test_a_file_that_a_start_needs_and_cannot_write(tmp_path: Path) -> None:
 def test_a_worker_alone_needs_a_nats_url(tmp_path: Path) -> None:
     done = _run("ingest", data_dir=tmp_path)
     assert done.returncode == 2
-    assert "CLICKMILL_NATS_URL is not given" in done.stderr
+    assert "CLICKMILL_NATS_URL is not set" in done.stderr
 
 
 def test_a_signal_during_startup(system: SystemFactory) -> None:
@@ -211,16 +211,17 @@ def test_ingest_and_aggregator_as_separate_commands(
 def test_doctor_passes_and_then_reports_what_is_wrong(system: SystemFactory) -> None:
     one = system()
     ports = {"port": one.port, "stats_port": one.stats_port}
-    well = _run("doctor", data_dir=one.data_dir, **ports)
-    assert well.returncode == 0, well.stdout
-    assert "Everything is well." in well.stdout
+    passed = _run("doctor", data_dir=one.data_dir, **ports)
+    assert passed.returncode == 0, passed.stdout
+    assert "All checks passed." in passed.stdout
     one.stop()
     nowhere = f"nats://127.0.0.1:{free_port()}"
-    ill = _run("doctor", data_dir=one.data_dir, nats_url=nowhere, **ports)
-    assert ill.returncode == 1
-    assert "wrong  NATS: can't be reached (no answer within 3 s)" in ill.stdout
-    assert ill.stderr == ""
-    assert "wrong  Postgres: its embedded server is not running" in ill.stdout
+    failed = _run("doctor", data_dir=one.data_dir, nats_url=nowhere, **ports)
+    assert failed.returncode == 1
+    assert "failed  NATS: can't be reached (no answer within 3 s)" in failed.stdout
+    assert failed.stderr == ""
+    assert "failed  Postgres: its embedded server is not running" in failed.stdout
+    assert "2 checks failed." in failed.stdout
 
 
 def _run(command: str, **given: object) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,7 @@ def answering(data: bytes, *, then_hang: bool = False) -> Iterator[int]:
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes", 200, "yes"),
         (CHUNKED, 503, "hello"),
-        (b"SSH-2.0-x\r\n", 0, "the answer is not HTTP"),
+        (b"SSH-2.0-x\r\n", 0, "the response is not HTTP"),
         (b"", 0, "Remote end closed connection without response"),
     ],
 )

@@ -67,7 +67,7 @@ def test_probes_continue_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> str:
         return await asyncio.wait_for(wait_unanswered(probe), 10)
 
-    assert asyncio.run(story()).startswith("gave no answer for")
+    assert asyncio.run(story()).startswith("answered no probe for")
     assert 900 < sum(1 for _ in answers) < 1000
 
 
