@@ -1,4 +1,4 @@
-// Asking the aggregator: every request goes to this host, with the token where one is set.
+// Requests to the aggregator on this host, with the token if there is one.
 
 /** @typedef {Record<string, string | number>} Params query parameters by name */
 /** @typedef {{ event: string, data: any }} ServerEvent */
@@ -6,11 +6,11 @@
 const TOKEN_KEY = "clickmill-token";
 const RETRY_MS = 1000;
 const RETRY_MOST_MS = 4000;
-// A stream that lived so long ended as the server means it to: the next one begins at once.
+// The server ends streams regularly. After a stream of this length, reconnect immediately.
 const LIVED_MS = 5000;
 const SILENT_MOST_MS = 10000;
 
-// Said by the server with the page, so that no request has to fail first.
+// The server says so in the page, so that no request has to fail first.
 const tokenNeeded = document.documentElement.dataset.token === "needed";
 
 /** @type {(wrong: boolean) => Promise<void>} */
@@ -45,7 +45,7 @@ export class Refused extends Error {
 }
 
 /**
- * The answer of a path; asks for the token as often as it takes.
+ * The response for a path; prompts for the token until it is accepted.
  *
  * @param {string} path
  * @param {Params} [params]
@@ -115,7 +115,7 @@ async function readEvents(answer, handle, heard) {
 }
 
 /**
- * One stream of /live to its end; given up where the server is silent for SILENT_MOST_MS.
+ * Reads one stream of /live to its end; aborts it after SILENT_MOST_MS without data.
  *
  * @param {(event: ServerEvent) => void} handle
  * @param {() => void} heard
@@ -138,12 +138,12 @@ async function followOnce(handle, heard) {
 }
 
 /**
- * The events of /live, forever: the server ends a stream after a while, then the next begins.
- * (Not EventSource: that one can't send the token.)
+ * The events of /live, forever: the server ends a stream after a while, then the next one starts.
+ * (EventSource can't send the token.)
  *
  * @param {(event: ServerEvent) => void} handle
- * @param {() => void} heard is called for all that comes, comments too
- * @param {() => void} lost is called when a stream broke or can't be had
+ * @param {() => void} heard is called for all data, including comments
+ * @param {() => void} lost is called when a stream breaks or can't be opened
  */
 export async function follow(handle, heard, lost) {
   let wait = RETRY_MS;

@@ -1,4 +1,4 @@
-// Asking for the token, once for all questions that wait for it.
+// Prompts for the token, once for all requests that wait for it.
 
 import { onUnauthorized, setToken } from "/page/api.js";
 import { $ } from "/page/dom.js";
@@ -6,7 +6,7 @@ import { $ } from "/page/dom.js";
 /** @type {Promise<void> | null} */
 let waiting = null;
 
-/** @param {boolean} wrong whether a token was given that does not open it */
+/** @param {boolean} wrong whether the last token was invalid */
 function prompt(wrong) {
   const dialog = $("ask", HTMLDialogElement);
   $("ask-problem").hidden = !wrong;

@@ -1,7 +1,7 @@
-// The chosen banner over the chosen range.
+// The selected banner in the selected range.
 
 import { ask, askJson, Refused } from "/page/api.js";
-import { onEachBeat } from "/page/beats.js";
+import { onEachTick } from "/page/ticks.js";
 import { chart } from "/page/charts.js";
 import { $ } from "/page/dom.js";
 import { exact, moment, zone } from "/page/format.js";
@@ -40,7 +40,7 @@ let namesKnown = false;
 let chosen = null;
 let span = "1h";
 let step = "1m";
-// Coarser where minutes are not kept any more.
+// Coarser where the minutes are deleted.
 let finest = STEPS["1m"];
 let tz = zone;
 /** @type {import("/page/charts.js").Chart} */
@@ -52,13 +52,13 @@ let asking = null;
 const field = $("banner-id", HTMLInputElement);
 
 function range() {
-  if (span !== "own") {
+  if (span !== "custom") {
     const to = Math.floor(Date.now() / 1000) + 1;
     return [to - SPANS[span], to];
   }
   const bound = (/** @type {string} */ id) =>
     Math.floor(new Date($(id, HTMLInputElement).value).getTime() / 1000);
-  return [bound("own-from"), bound("own-to")];
+  return [bound("custom-from"), bound("custom-to")];
 }
 
 /** @param {number} seconds */
@@ -78,19 +78,19 @@ function parameters() {
   const [from, to] = range();
   if (Number.isNaN(from) || Number.isNaN(to)) return null;
   step = stepFor(to - from);
-  // Where minutes are not kept any more, a range has to begin with a full hour.
-  const early = span === "own" || STEPS[step] < HOUR ? 0 : from % HOUR;
+  // Where the minutes are deleted, a range must begin at a full hour.
+  const early = span === "custom" || STEPS[step] < HOUR ? 0 : from % HOUR;
   return { tsFrom: from - early, tsTo: to, step, tz };
 }
 
-// Draws by the minute again, in days of this place.
+// Draws minutes again, with days of the local time zone.
 function finer() {
   finest = STEPS["1m"];
   tz = zone;
 }
 
 /**
- * Where minutes are not kept any more, there are hours, and days of UTC; false if it is neither.
+ * Changes to hours or to days of UTC, where the minutes are deleted; false if neither helps.
  *
  * @param {unknown} error
  */
@@ -104,7 +104,7 @@ function coarser(error) {
 
 /** @typedef {{ ts: string, v: number }} Point */
 
-// Asks and draws; an answer that a newer question has overtaken is dropped.
+// Requests and draws the statistics; drops the response if there is a newer request.
 export async function redraw() {
   const params = parameters();
   if (chosen === null || params === null) return;
@@ -134,9 +134,9 @@ export async function redraw() {
     $("series").dataset.banner = `${chosen}`;
     $("step").textContent = `by ${STEP_NAMES[step]}, ${tz}`;
   } catch (error) {
-    if (mine !== asking) return; // this one was given up for a newer one
+    if (mine !== asking) return; // aborted for a newer one
     if (coarser(error)) return redraw();
-    problem(error instanceof Refused ? error.message : "The statistics can't be reached just now.");
+    problem(error instanceof Refused ? error.message : "The statistics are currently unavailable.");
   }
 }
 
@@ -165,7 +165,7 @@ export function current() {
   return chosen;
 }
 
-// A typed ID, or a name of the register.
+// The ID that was typed, or the ID of the name.
 function typed() {
   const text = field.value.trim();
   if (/^\d+$/.test(text)) return Number(text);
@@ -179,11 +179,11 @@ async function submit(event) {
   if (typed() === null) await reading;
   const banner = typed();
   if (banner === null)
-    problem("No banner has this name: type its ID, or a name from the register.");
+    problem("No banner has this name: enter an ID or a registered name.");
   else choose(banner);
 }
 
-// Names that have in them what is typed.
+// Names that contain the typed text.
 function suggest() {
   const text = field.value.trim().toLowerCase();
   const options = [];
@@ -194,7 +194,7 @@ function suggest() {
   $("known").replaceChildren(...options);
 }
 
-// The whole register, a page after the other.
+// The whole register, page by page.
 async function readNames() {
   /** @type {import("/page/api.js").Params | null} */
   let params = {};
@@ -211,7 +211,7 @@ async function readNames() {
 
 export function loadNames() {
   reading ??= readNames()
-    .catch(() => {}) // the next beat asks again
+    .catch(() => {}) // retried at the next tick
     .finally(() => {
       reading = null;
     });
@@ -231,14 +231,14 @@ async function download() {
 /** @param {string} range */
 function rangeChosen(range) {
   span = range;
-  $("own").hidden = span !== "own";
-  if (span !== "own") submit();
+  $("custom").hidden = span !== "custom";
+  if (span !== "custom") submit();
 }
 
-/** @param {import("/page/beats.js").Beat} beat */
-function onBeat({ banners }) {
+/** @param {import("/page/ticks.js").Tick} tick */
+function onTick({ banners }) {
   if (!namesKnown) loadNames();
-  if (span === "own" || chosen === null) return;
+  if (span === "custom" || chosen === null) return;
   const clicked = String(chosen) in banners;
   const wait = clicked && step !== "1d" ? REDRAW_MS : SLOW_REDRAW_MS;
   if (Date.now() - last >= wait) redraw();
@@ -258,9 +258,9 @@ export function startBanner() {
   field.addEventListener("focus", () => field.select());
   for (const change of ["focus", "input"]) field.addEventListener(change, suggest);
   for (const radio of ranges()) radio.addEventListener("change", () => rangeChosen(radio.value));
-  for (const id of ["own-from", "own-to"]) $(id).addEventListener("change", submit);
+  for (const id of ["custom-from", "custom-to"]) $(id).addEventListener("change", submit);
   $("csv").addEventListener("click", download);
-  onEachBeat(onBeat);
+  onEachTick(onTick);
   const hash = new URLSearchParams(location.hash.slice(1));
   const range = hash.get("range") ?? "";
   if (range in SPANS) {

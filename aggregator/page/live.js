@@ -1,30 +1,30 @@
 // The upper half: clicks per second, the last minutes, and the state of the pipeline.
 
 import { follow } from "/page/api.js";
-import { tell } from "/page/beats.js";
+import { notify } from "/page/ticks.js";
 import { chart } from "/page/charts.js";
 import { $ } from "/page/dom.js";
 import { clock, count, exact, lasting, timeOfDay } from "/page/format.js";
 
-/** @typedef {import("/page/beats.js").Beat} Beat */
-/** @typedef {import("/page/beats.js").Pipeline} Pipeline */
-/** @typedef {[number, number]} Sample Unix seconds and what was then */
+/** @typedef {import("/page/ticks.js").Tick} Tick */
+/** @typedef {import("/page/ticks.js").Pipeline} Pipeline */
+/** @typedef {[number, number]} Sample Unix seconds and the value at that time */
 
 /**
  * @typedef {object} Hello
- * @property {Sample[]} seconds clicks per second; seconds that are not known are missing
- * @property {Sample[] | null} minutes clicks; null while they are not known
+ * @property {Sample[]} seconds clicks per second; unknown seconds are missing
+ * @property {Sample[] | null} minutes clicks; null while unknown
  * @property {Pipeline} pipeline
  */
 
 const SECONDS_SHOWN = 300;
 const MINUTES_SHOWN = 30;
 const LATE_S = 10;
-// Known seconds are one apart; what lies between two that are farther apart is not known.
+// Known seconds are one second apart. A longer distance means that the seconds between are unknown.
 const GAP_S = 3;
-// The server sends something each second, or more often: after so much silence it is gone.
+// The server sends something at least once a second. After this long without data it is gone.
 const SILENT_MS = 2000;
-const WITHOUT_BEAT_MS = 4000;
+const WITHOUT_TICK_MS = 4000;
 const WATCH_MS = 250;
 const REDRAW_MS = 1000;
 
@@ -32,9 +32,9 @@ const REDRAW_MS = 1000;
 let seconds = [];
 /** @type {Map<number, number> | null} */
 let minutes = null;
-// When something came from the server last, when a beat did, and when it was drawn; 0: never.
+// When data last came from the server, when a tick did, and when it was drawn; 0: never.
 let heardAt = 0;
-let beatAt = 0;
+let tickAt = 0;
 let drawnAt = 0;
 let known = false;
 /** @type {import("/page/charts.js").Chart} */
@@ -55,21 +55,21 @@ function show(state, text) {
 function showPipeline({ completeThrough, freshnessSeconds, sources, silentSources }) {
   const behind = completeThrough === null ? null : freshnessSeconds;
   $("complete").textContent =
-    completeThrough === null ? "not known yet" : timeOfDay(completeThrough);
+    completeThrough === null ? "unknown" : timeOfDay(completeThrough);
   $("freshness").textContent =
     behind === null
       ? "waiting for the first heartbeat"
-      : `complete but for the last ${lasting(behind)}`;
+      : `all but the last ${lasting(behind)}`;
   $("sources").textContent = exact(sources);
   $("silent").textContent = silentSources
-    ? `${silentSources} silent: completeThrough waits for them`
+    ? `${silentSources} silent, holding back completeThrough`
     : "workers that report";
   const late = silentSources > 0 || (behind !== null && behind > LATE_S);
-  show(late ? "late" : "live", late ? "Figures are late" : "Live");
+  show(late ? "late" : "live", late ? "Statistics are late" : "Live");
 }
 
 /**
- * Nothing is known of this moment: no number may stand there that was true a while ago.
+ * The current state is unknown: clears all numbers, which may be outdated.
  *
  * @param {"late" | "gone"} state
  * @param {string} text
@@ -78,15 +78,15 @@ function showUnknown(state, text) {
   show(state, text);
   if (!known) return;
   known = false;
-  $("complete").textContent = "not known";
-  $("freshness").textContent = `nothing is known since ${timeOfDay(beatAt)}`;
+  $("complete").textContent = "unknown";
+  $("freshness").textContent = `unknown since ${timeOfDay(tickAt)}`;
   for (const id of ["rate", "sources"]) $(id).textContent = "–";
   $("silent").textContent = "workers that report";
   draw();
 }
 
 /**
- * Times and values: a line leads only from a known second to the next, the others are a gap in it.
+ * Times and values. Unknown seconds are a gap in the line.
  *
  * @param {Sample[]} samples
  * @returns {[number[], (number | null)[]]}
@@ -113,7 +113,7 @@ function draw() {
   const first = running - (MINUTES_SHOWN - 1) * 60;
   const xs = Array.from({ length: MINUTES_SHOWN }, (_, n) => first + 60 * n);
   const clicks = (/** @type {number} */ at) =>
-    minutes === null || at > beatAt / 1000 ? null : (minutes.get(at) ?? 0);
+    minutes === null || at > tickAt / 1000 ? null : (minutes.get(at) ?? 0);
   const ys = xs.map(clicks);
   drawMinutes.set(xs, ys, first - 40, running + 40);
   const sure = known && minutes !== null;
@@ -123,7 +123,7 @@ function draw() {
 }
 
 /**
- * What the server knows of the past, and before that what this page has seen itself.
+ * The history from the server, preceded by what this page has received before.
  *
  * @param {Hello} hello
  */
@@ -133,37 +133,37 @@ function takeHistory({ seconds: told, minutes: before }) {
   minutes = before === null ? null : new Map(before);
 }
 
-/** @param {Beat} beat */
-function takeBeat(beat) {
-  const rate = beat.clicksPerSecond;
-  if (rate !== null) seconds.push([Date.parse(beat.ts) / 1000, rate]);
-  for (const [at, clicks] of beat.minutes) minutes?.set(at, clicks);
+/** @param {Tick} tick */
+function takeTick(tick) {
+  const rate = tick.clicksPerSecond;
+  if (rate !== null) seconds.push([Date.parse(tick.ts) / 1000, rate]);
+  for (const [at, clicks] of tick.minutes) minutes?.set(at, clicks);
   $("rate").textContent = rate === null ? "–" : count(rate);
-  tell(beat);
+  notify(tick);
 }
 
 /** @param {import("/page/api.js").ServerEvent} event */
 function onEvent({ event, data }) {
-  beatAt = Date.now();
+  tickAt = Date.now();
   known = true;
   if (event === "hello") takeHistory(data);
-  else if (event === "beat") takeBeat(data);
+  else if (event === "beat") takeTick(data);
   showPipeline(data.pipeline);
   draw();
 }
 
 function lost() {
   heardAt = 0;
-  showUnknown("gone", "Disconnected, trying again");
+  showUnknown("gone", "Disconnected, reconnecting");
 }
 
-// Looks at the clock, because neither a dead network nor a hanging server says anything.
+// Checks the clock, because neither a dead network nor a server that hangs raises an event.
 function watch() {
   const now = Date.now();
   if (heardAt && now - heardAt > SILENT_MS) lost();
-  else if (heardAt && beatAt && now - beatAt > WITHOUT_BEAT_MS)
-    showUnknown("late", "Figures are late");
-  if (beatAt && now - drawnAt >= REDRAW_MS) draw();
+  else if (heardAt && tickAt && now - tickAt > WITHOUT_TICK_MS)
+    showUnknown("late", "Statistics are late");
+  if (tickAt && now - drawnAt >= REDRAW_MS) draw();
 }
 
 export function startLive() {

@@ -1,4 +1,4 @@
-// The page: first the token, then the live half, then banners.
+// The page: the token prompt, the live part, then the banners.
 
 import { startAsking } from "/page/ask.js";
 import { loadNames, startBanner } from "/page/banner.js";

@@ -1,11 +1,11 @@
-// Light, dark, or as the system has it; remembered.
+// The colors: light, dark or the system's choice; stored in the browser.
 
 import { recolour } from "/page/charts.js";
 
 const KEY = "clickmill-theme";
 const ORDER = ["auto", "light", "dark"];
 /** @type {Record<string, string>} */
-const TITLES = { auto: "as the system has them", light: "light", dark: "dark" };
+const TITLES = { auto: "system", light: "light", dark: "dark" };
 const system = matchMedia("(prefers-color-scheme: dark)");
 
 function apply() {
@@ -15,7 +15,7 @@ function apply() {
   const button = document.getElementById("theme");
   if (button) {
     button.textContent = wish[0].toUpperCase() + wish.slice(1);
-    button.title = `Colours: ${TITLES[wish]}`;
+    button.title = `Colors: ${TITLES[wish]}`;
   }
   recolour();
 }

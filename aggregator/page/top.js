@@ -1,8 +1,8 @@
-// The banners with most clicks, by name.
+// The top banners, with names.
 
 import { askJson } from "/page/api.js";
 import { choose, current } from "/page/banner.js";
-import { onEachBeat } from "/page/beats.js";
+import { onEachTick } from "/page/ticks.js";
 import { $ } from "/page/dom.js";
 import { exact } from "/page/format.js";
 
@@ -51,27 +51,27 @@ async function refresh() {
   last = Date.now();
   const span = SPANS[range.value];
   const to = Math.floor(Date.now() / 1000) + 1;
-  // Where minutes are not kept any more, a range has to begin with a full hour.
+  // Where the minutes are deleted, a range must begin at a full hour.
   const early = span > DAY ? (to - span) % HOUR : 0;
   const params = { tsFrom: to - span - early, tsTo: to, limit: SHOWN };
   /** @type {{ top: Entry[], Counts: number } | null} */
   const list = await askJson("/top", params).catch(() => null);
   if (list === null) return;
-  const held = $("top").querySelector("button:focus")?.getAttribute("value");
+  const focused = $("top").querySelector("button:focus")?.getAttribute("value");
   $("top").replaceChildren(...list.top.map((entry) => row(entry, list.top[0].Counts)));
   for (const button of $("top").querySelectorAll("button"))
-    if (button.value === held) button.focus();
+    if (button.value === focused) button.focus();
   $("top-note").textContent = list.top.length
-    ? `of ${exact(list.Counts)} clicks in all`
+    ? `of ${exact(list.Counts)} clicks in total`
     : "No clicks in this range.";
-  // Something to look at from the start, unless a person is about to choose.
+  // Selects a banner at the start, unless the user is about to choose one.
   const free = current() === null && document.activeElement !== $("banner-id");
   if (free && list.top.length) choose(list.top[0].bannerID);
 }
 
 export function startTop() {
   range.addEventListener("change", refresh);
-  onEachBeat(({ clicks }) => {
+  onEachTick(({ clicks }) => {
     const wait = clicks && range.value === "1h" ? EVERY_MS : SLOW_EVERY_MS;
     if (Date.now() - last >= wait) refresh();
   });

@@ -93,7 +93,7 @@ def test_a_click_is_on_the_page_within_two_seconds(system: SystemFactory, tab: W
     expect(page.locator("#banner-title")).to_have_text("Banner 17")
     expect(page.locator("#banner-total")).to_have_text("3")
     expect(page.locator("#sources")).to_have_text("1")
-    expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+    expect(page.locator("#freshness")).to_contain_text("all but the last")
     tab.check_quiet(running.stats_url)
 
 
@@ -137,10 +137,10 @@ def test_a_custom_range_and_invalid_input(api: Api, tab: Watched, banner: int) -
     page = tab.page
     page.goto(f"{api.url}/#banner={banner}")
     expect(page.locator("#banner-total")).to_have_text("0")
-    page.locator("label:has(input[value=own])").click()
-    page.locator("#own-from").fill("2024-12-10T13:00")
-    page.locator("#own-to").fill("2024-12-10T15:00")
-    page.locator("#own-to").blur()
+    page.locator("label:has(input[value=custom])").click()
+    page.locator("#custom-from").fill("2024-12-10T13:00")
+    page.locator("#custom-to").fill("2024-12-10T15:00")
+    page.locator("#custom-to").blur()
     expect(page.locator("#banner-total")).to_have_text("42")
     page.locator("#banner-id").fill("no such name")
     page.locator("#banner-id").press("Enter")
@@ -229,7 +229,7 @@ def test_a_lost_connection_is_shown_and_restored(open_api: OpenApi, tab: Watched
     page.context.set_offline(True)
     api.deps.stopping.set()  # the stream ends, and no other can be had
     expect(page.locator("#state")).to_have_attribute("data-state", "gone")
-    expect(page.locator("#state-text")).to_have_text("Disconnected, trying again")
+    expect(page.locator("#state-text")).to_have_text("Disconnected, reconnecting")
     api.deps.stopping.clear()
     page.context.set_offline(False)
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
@@ -255,14 +255,14 @@ def test_a_page_without_its_aggregator_says_so_within_three_seconds(
     page = tab.page
     with aggregator(nats.url, database) as running:
         page.goto(running.url)
-        expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+        expect(page.locator("#freshness")).to_contain_text("all but the last")
         running.signal(fate)
         began = time.monotonic()
         page.wait_for_selector('#state[data-state="gone"]')
         assert time.monotonic() - began < GONE_WITHIN_S
-        expect(page.locator("#state-text")).to_have_text("Disconnected, trying again")
-        expect(page.locator("#complete")).to_have_text("not known")
-        expect(page.locator("#freshness")).to_contain_text("nothing is known since")
+        expect(page.locator("#state-text")).to_have_text("Disconnected, reconnecting")
+        expect(page.locator("#complete")).to_have_text("unknown")
+        expect(page.locator("#freshness")).to_contain_text("unknown since")
         for number in ("#rate", "#sources", "#half-hour", "#now-minute"):
             expect(page.locator(number)).to_have_text("–")
 
@@ -273,11 +273,11 @@ def test_statistics_without_postgres_are_not_shown_as_complete(
     api = open_api()
     page = tab.page
     page.goto(api.url)
-    expect(page.locator("#freshness")).to_contain_text("complete but for the last")
+    expect(page.locator("#freshness")).to_contain_text("all but the last")
     with psycopg.connect(api.dsn) as connection:
         connection.execute("LOCK TABLE banner_minute")
         expect(page.locator("#state")).to_have_attribute("data-state", "late")
-        expect(page.locator("#complete")).to_have_text("not known")
+        expect(page.locator("#complete")).to_have_text("unknown")
         connection.rollback()
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
 

@@ -57,11 +57,11 @@ def test_ranges_older_than_the_minutes(open_api: OpenApi) -> None:
         page.locator("label:has(input[value='1h'])").click()
         expect(page.locator("#step")).to_have_text(f"by minute, {ZONE}")
         # Some hours of that day, on a clock of UTC: as people there would type them.
-        page.locator("label:has(input[value=own])").click()
+        page.locator("label:has(input[value=custom])").click()
         local = "new Date(%d).toLocaleString('sv').slice(0, 16).replace(' ', 'T')"
-        for field, moment in (("#own-from", at - 3_600), ("#own-to", at + 3_600)):
+        for field, moment in (("#custom-from", at - 3_600), ("#custom-to", at + 3_600)):
             page.locator(field).fill(page.evaluate(local % (1_000 * moment)))
-        page.locator("#own-to").blur()
+        page.locator("#custom-to").blur()
         expect(page.locator("#banner-total")).to_have_text("40")
         expect(page.locator("#step")).to_contain_text("by hour")
         expect(page.locator("#banner-problem")).to_be_hidden()

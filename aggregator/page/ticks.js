@@ -1,4 +1,4 @@
-// What the server says each second, for all parts of the page that go with it.
+// Distributes the server's tick, about once a second, to all parts of the page.
 
 /**
  * @typedef {object} Pipeline
@@ -9,7 +9,7 @@
  */
 
 /**
- * @typedef {object} Beat
+ * @typedef {object} Tick
  * @property {string} ts
  * @property {number} clicks
  * @property {number | null} clicksPerSecond null while it is not known
@@ -18,15 +18,15 @@
  * @property {Pipeline} pipeline
  */
 
-/** @type {((beat: Beat) => void)[]} */
+/** @type {((tick: Tick) => void)[]} */
 const listeners = [];
 
-/** @param {(beat: Beat) => void} listener */
-export function onEachBeat(listener) {
+/** @param {(tick: Tick) => void} listener */
+export function onEachTick(listener) {
   listeners.push(listener);
 }
 
-/** @param {Beat} beat */
-export function tell(beat) {
-  for (const listener of listeners) listener(beat);
+/** @param {Tick} tick */
+export function notify(tick) {
+  for (const listener of listeners) listener(tick);
 }
