@@ -1,11 +1,11 @@
-"""The aggregator: deltas come in from NATS, minutes go into Postgres, statistics come out.
+"""The aggregator: frames come in from NATS, minutes go to Postgres, statistics go out.
 
-The way of a delta:
+The path of a frame, in `writing/`:
 
-1. `pull` asks JetStream for the messages of the shards that `leases` gave to this process;
-2. `consumer` decodes them, gathers a batch, and takes back what `held` kept of earlier gaps;
-3. `store` locks the marks of the batch's sources, lets `fold` (pure) decide which frames are
-   the contiguous run after each mark, writes the sums and the new marks, commits;
-4. only then `consumer` acknowledges to NATS and broadcasts the marks; `progress` keeps what is
-   complete, for the statistics (`queries`, `api`).
+1. `pull` requests the messages of the shards that `leases` assigned to this process.
+2. `consumer` decodes them into a batch, together with earlier frames from the `reorder` buffer.
+3. `store` locks the marks of the batch's sources. `fold` (pure) selects the contiguous run of
+   frames after each mark. `store` writes the sums and the new marks and commits.
+4. After the commit, `consumer` acknowledges to NATS and broadcasts the marks, and `completeness`
+   updates `completeThrough` for the statistics in `reading/`.
 """

@@ -2,8 +2,8 @@
 
 The class `Settings` is the table. Flags, environment names (`CLICKMILL_` + the name in
 capitals), the help texts, the README's table and the environment that the supervisor hands to
-its children are all made from it. Flags beat environment beats `.env`; an empty value counts
-as not given. Outer modules read settings; inner ones are handed values.
+its children are all made from it. Flags override the environment, which overrides `.env`; an
+empty value counts as unset. Outer modules read settings; inner ones get values as arguments.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def _across(settings: Settings) -> list[str]:
     problems = []
     if settings.port == settings.stats_port:
         problems.append(
-            f"CLICKMILL_PORT and CLICKMILL_STATS_PORT are both {settings.port}: take two."
+            f"CLICKMILL_PORT and CLICKMILL_STATS_PORT are both {settings.port}: use two ports."
         )
     minutes, rollups = settings.retention_days, settings.retention_rollup_days
     # Hours and days stand in for minutes that are gone, so they must not go before them.
@@ -264,5 +264,5 @@ def unknown(names: Sequence[str]) -> list[str]:
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "it has no effect."
-        sentences.append(f"{name} is no setting of Clickmill: {hint}")
+        sentences.append(f"{name} is not a setting of Clickmill: {hint}")
     return sentences

@@ -1,8 +1,8 @@
-"""A click's way in, in five lines.
+"""The ingest worker: the path of a click from the request to NATS.
 
-1. `http/granian_server` hands a request to `_fastpath`, or to `http/app`: whose banner is it?
-2. `_fastcount` adds one to that banner's count in the active epoch, in mapped memory: answered.
-3. Each flush interval `sealer` freezes that epoch and seals it into a frame of the `spool`.
-4. `delivery` sends the frame to JetStream, in order, until it is acknowledged.
-5. When Postgres says that it is committed, and the keep time has passed, the spool forgets it.
+1. `http/granian_server` passes a request to `_fastpath` or to `http/app`, which find the banner.
+2. `_fastcount` adds one to the banner's count in the active epoch, in mapped memory, and answers.
+3. Once per flush interval `shipping/sealer` seals that epoch into a frame of `durable/spool`.
+4. `shipping/shipper` publishes the frames to JetStream in order, until they are acknowledged.
+5. The spool deletes a frame when Postgres has committed it and the keep time has passed.
 """
