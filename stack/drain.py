@@ -1,4 +1,4 @@
-"""`clickmill drain DIR`: what the data directory of a node that is gone holds goes to Postgres."""
+"""`clickmill drain DIR`: sends the clicks in the data directory of a lost node to Postgres."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from stack.errors import StackError
 
 
 def run(settings: Settings) -> int:
-    """The exit code: 0 when Postgres has all of it, 3 where it has not after the drain timeout.
+    """The exit code: 0 if Postgres has all clicks, 3 if not within the drain time-out.
 
-    Raises StackError where the directory is in use, or no data directory.
+    Raises StackError if the directory is in use or is not a data directory.
     """
     plan.check_extensions()
     data_dir = Path(settings.data_dir).resolve()
     if not (data_dir / "ingest").is_dir():
         raise StackError(
-            f"{data_dir} is no data directory of a worker: it has no ingest/ in it. Name the "
-            "directory that was given to the worker with --data-dir."
+            f"{data_dir} is not the data directory of a worker: it has no ingest/ in it. Use the "
+            "directory that the worker had as --data-dir."
         )
     lock.take(data_dir)
     logging.basicConfig(
@@ -36,5 +36,5 @@ def run(settings: Settings) -> int:
     except InUseError as error:
         raise StackError(str(error)) from error
     if code == 0:
-        print(f"Postgres has every click that {data_dir} held.")
+        print(f"Postgres has every click of {data_dir}.")
     return code

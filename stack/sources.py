@@ -1,6 +1,6 @@
-"""`clickmill sources`: which workers report, and `give-up` for those of a machine that is lost.
+"""`clickmill sources`: lists the workers that report; `give-up` closes those of a lost machine.
 
-An aggregator answers over NATS, so this works from any node and needs no way to Postgres.
+An aggregator answers over NATS, so this works on any node without access to Postgres.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ async def _ask(url: str, request: messages.SourcesRequest) -> messages.SourcesRe
         reply = await client.request(wire.SOURCES_SUBJECT, data, timeout=ANSWER_S)
     except (nats.errors.Error, TimeoutError):
         text = (
-            "no aggregator answered: see that one runs; if something was to be given up, "
-            "`clickmill sources` shows whether it was"
+            "no aggregator answered: check that one is running; after `give-up`, "
+            "`clickmill sources` shows whether it was done"
         )
         raise StackError(text) from None
     finally:
@@ -55,7 +55,7 @@ async def _ask(url: str, request: messages.SourcesRequest) -> messages.SourcesRe
 
 
 async def _ignore(_: Exception) -> None:
-    """One sentence at the end is enough."""
+    """The error is reported once, at the end."""
 
 
 def _table(rows: list[messages.SourceRow], now: float, state: str) -> Table:

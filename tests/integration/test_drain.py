@@ -97,7 +97,7 @@ def test_a_stop_without_nats_says_what_is_left_and_drain_brings_it(
         for _ in range(2):  # the second finds everything done
             code, text = drain(left, nats.url)
             assert code == 0, text
-            assert f"Postgres has every click that {left} held." in text
+            assert f"Postgres has every click of {left}." in text
             assert sql.counts(database) == {7: 12}
             assert open_sources(database) == 0
 
@@ -140,7 +140,7 @@ def test_drain_of_anything_else_is_one_sentence(tmp_path: Path, made: bool) -> N
         env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "is no data directory of a worker" in done.stderr
+    assert "is not the data directory of a worker" in done.stderr
     assert other.exists() == made
     assert not made or not list(other.iterdir())
 

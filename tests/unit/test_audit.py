@@ -1,4 +1,4 @@
-"""scripts/audit.py: a hole fails, and so does a package that was quietly not asked about."""
+"""scripts/audit.py: a vulnerability fails, and so does a package that was silently skipped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKIPPED = {"name": "c", "skip_reason": "not found"}
     [
         ([CLEAN], "", 0, ""),
         ([CLEAN, HOLE], "", 1, "b 2 has CVE-1; fixed in 3"),
-        ([CLEAN, SKIPPED], "", 1, "c could not be asked about"),
+        ([CLEAN, SKIPPED], "", 1, "c could not be checked"),
         ([SKIPPED], "", 0, "NOT DONE"),
         ([SKIPPED], "strict", 1, "NOT DONE"),
         ([], "", 0, "NOT DONE"),
