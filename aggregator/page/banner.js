@@ -178,8 +178,7 @@ async function submit(event) {
   event?.preventDefault();
   if (typed() === null) await reading;
   const banner = typed();
-  if (banner === null)
-    problem("No banner has this name: enter an ID or a registered name.");
+  if (banner === null) problem("No banner has this name: enter an ID or a registered name.");
   else choose(banner);
 }
 

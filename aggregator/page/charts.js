@@ -6,7 +6,7 @@ import { count, clock } from "/page/format.js";
 /**
  * @typedef {object} Chart
  * @property {(xs: number[], ys: (number | null)[], from?: number, to?: number) => void} set
- *   draws these values; null is one that is not known
+ *   draws these values; null is an unknown value
  */
 
 /** @typedef {(x: number, y: number) => string} Label what the tip says of a value */

@@ -54,12 +54,9 @@ function show(state, text) {
 /** @param {Pipeline} pipeline */
 function showPipeline({ completeThrough, freshnessSeconds, sources, silentSources }) {
   const behind = completeThrough === null ? null : freshnessSeconds;
-  $("complete").textContent =
-    completeThrough === null ? "unknown" : timeOfDay(completeThrough);
+  $("complete").textContent = completeThrough === null ? "unknown" : timeOfDay(completeThrough);
   $("freshness").textContent =
-    behind === null
-      ? "waiting for the first heartbeat"
-      : `all but the last ${lasting(behind)}`;
+    behind === null ? "waiting for the first heartbeat" : `all but the last ${lasting(behind)}`;
   $("sources").textContent = exact(sources);
   $("silent").textContent = silentSources
     ? `${silentSources} silent, holding back completeThrough`

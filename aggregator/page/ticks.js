@@ -12,7 +12,7 @@
  * @typedef {object} Tick
  * @property {string} ts
  * @property {number} clicks
- * @property {number | null} clicksPerSecond null while it is not known
+ * @property {number | null} clicksPerSecond null while unknown
  * @property {Record<string, number>} banners clicks per second by banner ID
  * @property {[number, number][]} minutes (Unix seconds, clicks) of the last minutes
  * @property {Pipeline} pipeline

@@ -78,7 +78,7 @@ def test_a_dripping_body_is_408(worker: Worker) -> None:
         assert connection.closed()
 
 
-def test_one_who_never_reads_holds_up_nobody(worker: Worker) -> None:
+def test_a_client_that_never_reads_delays_no_other(worker: Worker) -> None:
     """Pipelines as much as fits and reads nothing: the server stops reading, others go on."""
     with connected(worker.port) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -119,7 +119,7 @@ def honest_latencies(port: int, n: int) -> list[float]:
     return sorted(times)
 
 
-def test_two_thousand_slow_sockets_cost_nobody_else(workers: Workers, way: str) -> None:
+def test_two_thousand_slow_sockets_do_not_slow_other_clients(workers: Workers, way: str) -> None:
     """None refused, none slow. `make bench ONLY=middleware` measures it; the bound here is wide,
     since a test shares its machine."""
     worker = workers(fastpath=way == "fast")

@@ -72,7 +72,7 @@ def test_ids_from_zero_to_the_maximum(worker: Worker) -> None:
             assert ask(worker.port, "POST", f"/counter/{text}").json == COUNTED, text
 
 
-def test_what_is_no_id_is_400(worker: Worker) -> None:
+def test_an_invalid_id_is_400(worker: Worker) -> None:
     """`%31` above is an ID: it is another way to write 1 (RFC 3986, 6.2.2.2), as in every path."""
     with counts(worker, {}):
         for text in BAD_IDS:
@@ -159,7 +159,7 @@ def test_a_preflight_counts_nothing(worker: Worker) -> None:
         ("sec-purpose", "Prefetch"), ("Purpose", "prefetch"), ("X-Moz", "prefetch"),
     ],
 )  # fmt: skip
-def test_a_prefetch_counts_nothing_and_is_told_so(worker: Worker, mark: tuple[str, str]) -> None:
+def test_a_prefetch_counts_nothing_and_gets_403(worker: Worker, mark: tuple[str, str]) -> None:
     with counts(worker, {}):
         for target in ("/counter/1", "/pixel/1.gif", "/click/1"):
             answer = ask(worker.port, "GET", target, headers=[mark])
@@ -173,7 +173,7 @@ def test_other_purposes_and_posts_count(worker: Worker) -> None:
         assert answer.status == 200
 
 
-def test_who_asks_does_not_matter(worker: Worker) -> None:
+def test_the_user_agent_does_not_matter(worker: Worker) -> None:
     """Raw is what is counted: robots, reloads and strange clients too; nothing is dropped."""
     robots = [
         [("User-Agent", "Googlebot/2.1 (+http://www.google.com/bot.html)")],
@@ -216,7 +216,7 @@ def test_many_clicks_on_one_connection(worker: Worker) -> None:
             assert answer.json == COUNTED
 
 
-def test_about_itself(worker: Worker) -> None:
+def test_health_and_metrics(worker: Worker) -> None:
     with counts(worker, {}):
         assert ask(worker.port, "GET", "/livez").json == {"status": "alive"}
         assert ask(worker.port, "GET", "/readyz").json == {"status": "ready"}
@@ -226,7 +226,7 @@ def test_about_itself(worker: Worker) -> None:
     assert b"clickmill_clicks_total" in metrics.body
 
 
-def test_metrics_have_no_label_without_a_bound(worker: Worker) -> None:
+def test_every_metric_label_has_bounded_values(worker: Worker) -> None:
     before = ask(worker.port, "GET", "/metrics").body.decode()
     for n in range(20):
         ask(worker.port, "GET", f"/nothing-{n}")

@@ -28,7 +28,7 @@ def started() -> tuple[Activity, Rates]:
     return Activity(rates), rates
 
 
-def test_what_came_between_two_looks() -> None:
+def test_clicks_between_two_reads() -> None:
     before = seen(m0={1: 5}, m1={1: 2, 2: 1})
     #  minute 0 left the window, minute 1 grew, minute 2 began
     after = seen(m1={1: 4, 2: 1}, m2={3: 7})
@@ -43,7 +43,7 @@ def test_banners_that_were_not_listed_before_are_not_taken_for_new() -> None:
     assert increases(before, after) == {4: 6}
 
 
-def test_a_click_shows_at_once_and_its_rate_fades() -> None:
+def test_a_click_shows_immediately_and_its_rate_decays() -> None:
     activity, rates = started()
     activity.look(0, seen(m0={17: 10}))
     assert activity.tick(1_000, PIPELINE).banners == {}
@@ -60,14 +60,14 @@ def test_a_click_shows_at_once_and_its_rate_fades() -> None:
     assert activity.tick(1_005, PIPELINE).banners == {}
 
 
-def test_commits_without_a_beat_add_up_in_the_next() -> None:
+def test_clicks_without_an_event_add_up_in_the_next() -> None:
     activity, rates = started()
     rates.add(1)
     rates.add(2)
     assert activity.clicks == 3
 
 
-def test_after_a_rest_nothing_old_counts_as_new() -> None:
+def test_after_a_pause_old_clicks_do_not_count_as_new() -> None:
     activity, rates = started()
     activity.look(0, seen(m0={1: 1}))
     activity.sent()
