@@ -183,6 +183,14 @@ ALERTS: Final = (
         "Read the rows, resolve each as the runbook says, then delete it.",
     ),
     Alert(
+        "ClickmillUpgradeAggregator",
+        "max(clickmill_sources_newer) > 0",
+        "0s", "critical",
+        "{{ $value }} sources send frames of a newer release, which no aggregator applies.",
+        "Upgrade the aggregators. The frames stay in NATS and in the spools until then; none is "
+        "lost.",
+    ),
+    Alert(
         "ClickmillErrors",
         "job_route:clickmill_http_errors:ratio5m > 0.01",
         "2m", "warning",

@@ -29,6 +29,7 @@ from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_prometheus import Prometheus
 from tests.support.fix_system import QUICK, System, status
+from tests.support.frames import frame, with_features
 from tests.support.raw import ask
 from tests.support.traffic import Traffic
 from tests.support.wait import eventually
@@ -53,6 +54,7 @@ POSTGRES_STOPPED = {
 WORKER_KILLED = {"ClickmillWorkerRestarts"}
 DISK_FULL = {"ClickmillDiskFilling", "ClickmillSpoolNotWritten"}
 NO_FRAME = {"ClickmillQuarantine"}
+NEWER_FRAME = {"ClickmillUpgradeAggregator"}
 SPOOL_TOO_SMALL = {"ClickmillKeepTimeShort"}
 AGGREGATOR_AND_NATS_STOPPED = {"ClickmillStatisticsDown", "ClickmillNatsUnreachable"}
 MACHINE_GONE = {"ClickmillIngestDown", "ClickmillSilentSource"}
@@ -191,7 +193,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 def test_every_alert_is_provoked_here() -> None:
     provoked = (
-        (POSTGRES_STOPPED | WORKER_KILLED | DISK_FULL | NO_FRAME | AGGREGATOR_AND_NATS_STOPPED)
+        (POSTGRES_STOPPED | WORKER_KILLED | DISK_FULL | AGGREGATOR_AND_NATS_STOPPED)
+        | NO_FRAME
+        | NEWER_FRAME
         | MACHINE_GONE
         | SPOOL_TOO_SMALL
     )
@@ -216,14 +220,24 @@ def test_stopped_postgres_and_killed_workers(plant: Plant) -> None:
         plant.postgres.start()
 
 
-def test_no_frame(plant: Plant) -> None:
+def test_no_frame_and_one_of_a_newer_release(plant: Plant) -> None:
+    source = uuid.uuid4()
+    newer = with_features(frame(1, {1: 1}, 1, source=source), 2)
+
     async def publish() -> None:
         client = await bus.connect(plant.nats.server.address, "test-spoiler")
         await client.jetstream().publish(wire.delta_subject(uuid.uuid4()), b"no frame")
+        await client.jetstream().publish(wire.delta_subject(source), newer)
+        await bus.close(client)
+
+    async def purge() -> None:
+        client = await bus.connect(plant.nats.server.address, "test-spoiler")
+        await client.jetstream().purge_stream(wire.STREAM, subject=wire.delta_subject(source))
         await bus.close(client)
 
     asyncio.run(publish())
-    plant.fires(NO_FRAME)
+    plant.fires(NO_FRAME, NEWER_FRAME)
+    asyncio.run(purge())
     admin = make_conninfo(plant.postgres.server.admin, dbname="clickmill")
     with psycopg.connect(admin, autocommit=True) as connection:
         assert connection.execute("DELETE FROM quarantine").rowcount == 1
