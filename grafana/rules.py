@@ -146,7 +146,7 @@ ALERTS: Final = (
         "clickmill_spool_keep_short_seconds > 0",
         "1m", "warning",
         "Committed frames on {{ $labels.instance }} are kept {{ $value | humanizeDuration }} "
-        "shorter than they should be: the spool is at its bound.",
+        "shorter than they should be: the spool is at its limit.",
         "Raise CLICKMILL_SPOOL_MAX_BYTES, or lower CLICKMILL_SPOOL_KEEP_SECONDS to what a failover "
         "of Postgres may cost.",
     ),

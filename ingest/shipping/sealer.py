@@ -118,7 +118,7 @@ class Sealer:
         short = self.outbox.keep_short(now)
         if short and self._short_keep.allows(now):
             log.warning(
-                "the spool is at its bound of %d bytes: committed frames are kept for %.0f s "
+                "the spool is at its limit of %d bytes: committed frames are kept for %.0f s "
                 "instead of the %g s of CLICKMILL_SPOOL_KEEP_SECONDS; raise "
                 "CLICKMILL_SPOOL_MAX_BYTES, or lower it",
                 self.source.spool.max_bytes, keep - short, keep,
