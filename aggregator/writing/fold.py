@@ -229,12 +229,12 @@ class _Walk:
             if seq <= mark.last_seq:
                 self.verdicts[i] = Verdict.DUPLICATE
             elif seq == mark.last_seq + 1 or seq <= floor:
-                mark = self._advance(i, source, seq, mark)
+                mark = self._advance(i, seq, mark)
             # Otherwise a gap: frames between are still to come, from NATS or from the spool.
         if mark is not before:
             self.changed[source] = mark
 
-    def _advance(self, i: int, source: UUID, seq: int, mark: Mark) -> Mark:
+    def _advance(self, i: int, seq: int, mark: Mark) -> Mark:
         """Take this frame as the next of its source, over a hole where there is one for ever."""
         frame, clicks = self._arrivals[i].frame, self._clicks[i]
         hole = seq != mark.last_seq + 1

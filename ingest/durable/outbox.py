@@ -132,7 +132,6 @@ class Outbox:
         through = 0
         while self._committed and self._committed[0][1] <= self._known(now) - self.keep_s:
             through = self._committed.popleft()[0]
-        through = min(through, self.mark or 0)
         self._forget(through)
         return through
 

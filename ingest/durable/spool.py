@@ -119,9 +119,6 @@ class Spool:
         """Every seq held, ascending."""
         return list(self._entries)
 
-    def __contains__(self, seq: int) -> bool:
-        return seq in self._entries
-
     def read(self, seq: int) -> bytes:
         """A frame's bytes as they were written. Raises KeyError, OSError, wire.FrameError."""
         entry = self._entries[seq]

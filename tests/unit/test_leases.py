@@ -58,3 +58,9 @@ def test_whoever_comes_and_goes_the_shares_settle(
         counts = [list(held.values()).count(m) for m in members]
         assert sum(counts) == SHARDS
         assert max(counts) - min(counts) <= 1
+
+
+def test_of_other_numbers_of_shards_only_those_that_there_are() -> None:
+    others = [(1, LOCK_MEMBERS), (2, LOCK_MEMBERS), (2, 4), (2, 5)]
+    assert plan(others, 1, shards=4) == ([0, 1], 0)
+    assert share([1], 1, shards=4) == 4

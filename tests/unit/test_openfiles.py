@@ -36,12 +36,24 @@ def test_the_doctor_says_where_there_are_too_few() -> None:
     assert too_few(256, 8192) + "." in looked(256).stderr
 
 
-def test_a_hard_limit_that_cannot_be_reached_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_hard_limit_that_cannot_be_reached_ends_nobody(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def refused(_: int, __: tuple[int, int]) -> None:
-        raise ValueError("not allowed to raise maximum limit")
+        raise error("not allowed to raise maximum limit")
 
     monkeypatch.setattr(resource, "setrlimit", refused)
-    assert openfiles.allow_most() > 0
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert openfiles.allow_most() == soft
+
+
+def test_no_limit_is_more_than_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    monkeypatch.setattr(resource, "setrlimit", lambda *given: raised.append(given))
+    assert openfiles.allow_most() == sys.maxsize
+    assert raised == [(resource.RLIMIT_NOFILE, (resource.RLIM_INFINITY,) * 2)]
 
 
 @pytest.mark.parametrize(

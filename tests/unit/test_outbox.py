@@ -189,3 +189,53 @@ def test_after_a_loss_of_commits_what_went_early_is_a_hole() -> None:
     for now in (12.0, 12.0 + MARK_LOST_AFTER_S):
         outbox.committed(0, now)
     assert sent(outbox) == [(3, 3)]
+
+
+def test_what_goes_early_and_was_to_go_anyway_is_not_short_of_the_keep_time() -> None:
+    """The spool is trimmed a little later than the outbox, and may be full in between."""
+    outbox = holding(1, 2)
+    outbox.committed(2, 0.0)
+    outbox.committed(2, KEEP)
+    assert outbox.trim(KEEP) == 2
+    outbox.release(2)
+    assert outbox.keep_short(KEEP) == 0
+
+
+def test_where_nothing_is_committed_all_is_sent_again_each_time_under_another_name() -> None:
+    outbox = holding(1, 2)
+    for n in (1, 2):
+        assert sent(outbox) == [(1, 0), (2, 0)]
+        assert outbox.check_progress(n * RESEND)
+        assert outbox.resends == n
+
+
+def test_patience_begins_with_the_first_frame_that_waits() -> None:
+    outbox = holding(1)
+    sent(outbox)
+    outbox.committed(1, 10.0)
+    outbox.sealed(2, 1000.0)
+    sent(outbox)
+    outbox.sealed(3, 1000.0 + RESEND - 1)
+    assert not outbox.check_progress(1000.0 + RESEND - 0.1)
+    assert outbox.check_progress(1000.0 + RESEND)
+
+
+def test_a_mark_that_is_told_again_is_no_progress() -> None:
+    outbox = holding(1, 2)
+    sent(outbox)
+    outbox.committed(1, 10.0)
+    outbox.committed(1, 20.0)
+    assert outbox.check_progress(10.0 + RESEND)
+
+
+def test_after_a_loss_of_commits_what_was_not_lost_keeps_its_time() -> None:
+    outbox = holding(1, 2)
+    sent(outbox)
+    outbox.committed(1, 0.0)
+    outbox.committed(2, 100.0)
+    for now in (800.0, 806.0):
+        outbox.committed(1, now)
+    sent(outbox)
+    assert not outbox.check_progress(806.0 + RESEND - 0.1), "its patience begins with the loss"
+    outbox.committed(1, KEEP)
+    assert outbox.trim(KEEP) == 1

@@ -17,7 +17,7 @@ from ingest._fastcount import Counters
 from ingest.durable import spool
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
-from ingest.metrics import Slot
+from ingest.metrics import Slot, cell
 from ingest.shipping.sealer import Sealer
 
 NS = 10**9
@@ -31,7 +31,8 @@ class Room:
         assert self.source.counters is not None
         self.counters: Counters = self.source.counters
         self.outbox = Outbox(900, 30, mark=0)
-        self.sealer = Sealer(self.source, self.outbox, asyncio.Lock(), Slot(root / "meters"))
+        self.slot = Slot(root / "meters")
+        self.sealer = Sealer(self.source, self.outbox, asyncio.Lock(), self.slot)
 
     def on_disk(self) -> list[int]:
         """The clicks of each frame."""
@@ -52,10 +53,14 @@ def test_all_counted_clicks_are_on_disk_and_in_the_outbox(room: Room) -> None:
     minute = room.counters.now() // (60 * NS)
     room.counters.hit_at(1, 5, (minute - 1) * 60 * NS)
     room.counters.hit_at(1, 6, minute * 60 * NS)
+    assert room.sealer.trouble == ""
     assert run(room.sealer.seal())
     assert room.on_disk() == [5, 6]
     assert room.outbox.held == [1, 2]
     assert (room.counters.pending, room.sealer.trouble) == (0, "")
+    assert room.slot.meters.get(cell("clickmill_frames_sealed")) == 2
+    room.outbox.acknowledge(2)
+    assert room.outbox.check_progress(time.monotonic() + 30), "they wait from now on"
     assert run(room.sealer.seal())
     assert room.on_disk() == [5, 6], "nothing new, no frame"
 
@@ -72,7 +77,17 @@ def test_while_frames_can_not_be_sent_each_minute_makes_one(room: Room) -> None:
     assert (room.on_disk(), room.counters.pending) == ([5], 3)
 
 
-def test_a_broken_disk_keeps_the_clicks_in_the_epochs(room: Room) -> None:
+def test_a_minute_is_over_with_its_last_second(room: Room) -> None:
+    minute = int(time.time()) // 60
+    room.counters.clock_offset = minute * 60 - int(time.time())  # its first second
+    room.counters.hit_at(1, 5, minute * 60 * NS - 1)
+    assert run(room.sealer.seal(edges_only=True))
+    assert room.on_disk() == [5]
+
+
+def test_a_broken_disk_keeps_the_clicks_in_the_epochs(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
     spool = room.source.spool
     good, spool.sync = spool.sync, refuse
     room.counters.hit(1, 5)
@@ -80,6 +95,7 @@ def test_a_broken_disk_keeps_the_clicks_in_the_epochs(room: Room) -> None:
     room.counters.hit(1, 6)
     assert not run(room.sealer.seal())
     assert "can't be written" in room.sealer.trouble
+    assert len(caplog.records) == 1, "not at every try"
     assert (room.outbox.held, room.counters.pending) == ([], 11)
     spool.sync = good
     assert run(room.sealer.seal())

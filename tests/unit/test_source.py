@@ -395,6 +395,26 @@ def test_damaged_data_is_kept(tmp_path: Path) -> None:
     assert list((kept / "spool").glob("*.damaged"))
 
 
+def test_what_was_damaged_is_kept_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        source = make(tmp_path)
+        (source.directory / FOREIGN).touch()
+        source.remove()
+    assert len(list((tmp_path / SET_ASIDE).iterdir())) == 2
+
+
+def test_nobody_else_may_look_at_any_of_it(tmp_path: Path) -> None:
+    root, fast = tmp_path / "root", tmp_path / "deep" / "fast"
+    before = time.time_ns()
+    source = make(root, fast)
+    assert before <= source.created_at <= time.time_ns()
+    private = [source.directory, fast]
+    (source.directory / FOREIGN).touch()
+    assert [path.stat().st_mode & 0o777 for path in private] == [0o700] * 2
+    source.remove()
+    assert (root / SET_ASIDE).stat().st_mode & 0o777 == 0o700
+
+
 def test_unknown_files_are_ignored(tmp_path: Path) -> None:
     for name in ("meters", "lost+found", "set-aside"):
         (tmp_path / name).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from clickmill import wire
 from ingest.durable import spool as spool_module
 from ingest.durable.spool import (
     SEGMENT_FRAMES,
+    Damage,
     Spool,
     SpoolError,
     SpoolFullError,
@@ -103,8 +105,11 @@ def test_every_flipped_byte_is_set_aside_and_never_counted(
             hit = at // size + 1
             assert spool.seqs() == [seq for seq in (1, 2, 3) if seq != hit]
             (damage,) = spool.damages
-            assert damage.torn == (hit == 3)
-            assert (damage.offset, damage.length) == ((hit - 1) * size, size)
+            start, kind = (hit - 1) * size, "torn" if hit == 3 else "damaged"
+            assert damage[:4] == (segment, start, size, hit == 3)
+            assert damage.reason
+            aside = segment.with_name(f"{segment.name}.{start}.{kind}")
+            assert aside.read_bytes() == damaged[start : start + size]
 
 
 def test_noise_in_the_middle_costs_no_frame(
@@ -127,7 +132,8 @@ def test_a_frame_damaged_after_opening_is_an_error(
     with pytest.raises(wire.FrameError):
         spool.read(3)
     spool.note_loss(3, "rot")
-    assert [(d.length, d.reason) for d in spool.damages] == [(len(data) // 3, "rot")]
+    size = len(data) // 3
+    assert spool.damages == [Damage(segment, 2 * size, size, False, "rot")]
 
 
 def broken(number: int) -> Callable[[int], None]:
@@ -162,6 +168,7 @@ def test_the_first_sync_fails(tmp_path: Path) -> None:
             spool.append(run_of(1, 1))
     assert segments(spool) == []
     spool.sync = good
+    spool.settle()
     spool.append(run_of(1, 1))
     assert open_spool(tmp_path).seqs() == [1]
 
@@ -211,6 +218,22 @@ def test_trimming_removes_whole_segments_and_drops_frames_immediately(tmp_path: 
     assert (segments(spool), spool.size, spool.last_seq) == ([], 0, last)
     spool.append(run_of(last + 1, last + 1))
     assert open_spool(tmp_path).seqs() == [last + 1]
+
+
+def test_what_follows_a_trim_of_everything_goes_to_a_file_that_is_there(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 1))
+    spool.trim(1)
+    spool.append(run_of(2, 2))
+    assert open_spool(tmp_path).seqs() == [2]
+
+
+def test_a_segment_that_somebody_removed_is_trimmed_all_the_same(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 1))
+    segments(spool)[0].unlink()
+    spool.trim(1)
+    assert (spool.size, spool.seqs()) == (0, [])
 
 
 def test_settling_syncs_the_writes_of_another_process(tmp_path: Path) -> None:
@@ -275,3 +298,58 @@ def test_a_full_spool_says_how_much_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(SpoolFullError) as caught:
         spool.append(run_of(3, 5))
     assert caught.value.lacking == 3 * one
+
+
+def test_many_frames_at_once_are_read_each_from_its_own_place(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 3))
+    spool.append(run_of(4, 7))
+    assert clicks_in(spool) == {seq: seq for seq in range(1, 8)}
+
+
+def test_the_bound_is_the_last_byte_that_fits(tmp_path: Path) -> None:
+    one = len(wire.encode(frame(1, {1: 1})))
+    for max_bytes, fits in ((2 * one, True), (2 * one - 1, False)):
+        home = tmp_path / str(max_bytes)
+        home.mkdir()
+        spool = open_spool(home, max_bytes)
+        spool.append(run_of(1, 1))
+        with contextlib.nullcontext() if fits else pytest.raises(SpoolFullError):
+            spool.append(run_of(2, 2))
+
+
+def test_a_source_that_was_closed_is_known_to_be(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 1))
+    assert not spool.last_closed
+    spool.append([run_of(2, 2)[0]._replace(closed=True)])
+    assert (spool.last_closed, open_spool(tmp_path).last_closed) == (True, True)
+
+
+def test_a_write_that_goes_on_in_small_pieces_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: whole(fd, bytes(data)[:10], offset))
+    open_spool(tmp_path).append(run_of(1, 2))
+    monkeypatch.undo()
+    assert clicks_in(open_spool(tmp_path)) == {1: 1, 2: 2}
+
+
+def test_a_segment_that_is_large_enough_gets_no_more_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 2 * len(wire.encode(frame(1, {1: 1}))))
+    spool = open_spool(tmp_path)
+    for seq in range(1, 6):
+        spool.append(run_of(seq, seq))
+    assert [path.name[:20].lstrip("0") for path in segments(spool)] == ["1", "3", "5"]
+
+
+def test_segments_that_could_not_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    for attempt in (0, 1):
+        (spool.directory / f"{1:020d}-{attempt:04d}.frames").touch()
+    spool.append(run_of(1, 1))
+    assert len(segments(spool)) == 3
+    assert open_spool(tmp_path).seqs() == [1]

@@ -48,6 +48,30 @@ def test_each_frames_clicks_are_its_own() -> None:
     assert sums.clicks_of_each(sums.gather(frames)) == [11, 0, 2**40, 0]
 
 
+def test_minutes_too_far_apart_for_one_key_add_up_all_the_same() -> None:
+    #       when    banner  clicks   (no single number of 63 bits holds both)
+    drawn = [(2**40, 5, 1), (-(2**40), 2**31 - 1, 2), (2**40, 5, 3), (2**40, 4, 9), (2**40, 6, 0)]
+    rows = sums._grouped(*as_columns(drawn))
+    assert list(zip(*(column.tolist() for column in rows), strict=True)) == [
+        (-(2**40), 2**31 - 1, 2), (2**40, 4, 9), (2**40, 5, 4),
+    ]  # fmt: skip
+
+
+def test_clicks_of_several_frames_add_up_by_minute_and_banner() -> None:
+    a, b = FakeSource(), FakeSource()
+    frames = [a.frame({1: 5, 7: 6}), a.frame({1: 2}), b.frame({}), b.frame({7: 1, 2**32 - 1: 3})]
+    rows = sums.sum_by_minute(sums.gather(frames), np.array([100, 101, 101, 100]))
+    assert list(zip(*(column.tolist() for column in rows), strict=True)) == [
+        (100, 1, 5), (100, 7, 7), (100, 2**32 - 1, 3), (101, 1, 2),
+    ]  # fmt: skip
+
+
+def test_clicks_of_each_are_right_where_their_running_sum_has_wrapped_around() -> None:
+    a = FakeSource()
+    frames = [a.frame({1: 2**62}) for _ in range(5)] + [a.frame({2: 3})]
+    assert sums.clicks_of_each(sums.gather(frames)) == [2**62] * 5 + [3]
+
+
 @pytest.mark.parametrize("total", [2**53 - 1, 2**53, 2**53 + 1, 2**60 + 1])
 def test_around_the_limit_of_floats_every_click_counts(total: int) -> None:
     rows = sums._grouped(

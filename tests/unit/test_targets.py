@@ -41,3 +41,37 @@ def test_a_change_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     for data in (b"", b"{", b"[]", b'{"id": "x"}', b'{"target_url": "https://a"}', b"\xff"):
         targets.change(data)
     assert targets.redirects == {7: [("location", GOOD)]}
+
+
+def test_what_was_learnt_is_there_after_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "targets.json"
+
+    def saved(targets: Targets) -> dict[int, str]:
+        targets.save()
+        return decode_targets(path.read_bytes())
+
+    targets = Targets(path, [])
+    targets.save()
+    assert not path.exists(), "nothing was learnt"
+    targets.replace({7: GOOD})
+    assert saved(targets) == {7: GOOD}
+    targets.change(json.dumps({"id": 8, "target_url": GOOD}).encode())
+    assert saved(targets) == {7: GOOD, 8: GOOD}
+    targets.change(b'{"id": 7}')
+    targets.change(b'{"id": 7}')
+    assert saved(targets) == {8: GOOD}
+    again = Targets(path, [])
+    assert again.redirects == targets.redirects == {8: [("location", GOOD)]}
+    path.unlink()
+    for unchanged in (again, targets):
+        unchanged.save()
+    assert list(tmp_path.iterdir()) == [], "nothing new was learnt"
+
+
+def test_a_register_that_was_fetched_while_it_changed_is_known_to_be_old(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / "targets.json", [])
+    seen = [targets.changes]
+    for _ in range(3):
+        targets.change(b'{"id": 7}')
+        seen.append(targets.changes)
+    assert seen == [0, 1, 2, 3]
