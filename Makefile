@@ -13,7 +13,7 @@ SEED ?= 1
 MINUTES ?= 20
 ARGS ?=
 
-.PHONY: help install build dist page screenshots bench-stats up test test-helm lint format docs site bench stress soak lock clean
+.PHONY: help install build dist page screenshots bench-stats up test test-helm mutants lint format docs site bench stress soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ site: $(VENV)/.dev ## docs/ as a site, into build/site
 fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## coverage-guided fuzzing of all that reads input (SECONDS=60 ONLY=batch)
 	@$(PY) -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+mutants: $(VENV)/.built $(VENV)/.dev $(VENV)/.mutants ## small changes to the code that a test must notice (ONLY=fold,outbox SECONDS=900)
+	@$(PY) -m tests.mutants.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 format: $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## the sources in their one shape
 	@$(PY) -m ruff check --fix-only -q .
 	@$(PY) -m ruff format .
@@ -95,6 +98,7 @@ lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	  "requirements-dev.lock pyproject.toml --extra dev" \
 	  "requirements-fuzz.lock pyproject.toml --extra fuzz -c requirements-dev.lock" \
 	  "requirements-helm.lock pyproject.toml --extra helm -c requirements-dev.lock" \
+	  "requirements-mutants.lock pyproject.toml --extra mutants -c requirements-dev.lock" \
 	  "requirements-bench.lock pyproject.toml --extra bench -c requirements-dev.lock"; do \
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
@@ -150,6 +154,10 @@ $(VENV)/.helm: requirements-helm.lock scripts/helm | $(VENV)/.runtime
 	@echo "Building helm"
 	@$(PIP) install -q --require-hashes -r requirements-helm.lock
 	@scripts/helm $(VENV)
+	@touch $@
+
+$(VENV)/.mutants: requirements-mutants.lock | $(VENV)/.runtime
+	@$(PIP) install -q --require-hashes -r requirements-mutants.lock
 	@touch $@
 
 # Each contender may be missing: the report then says so, and the bench goes on.

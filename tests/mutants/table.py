@@ -1,0 +1,54 @@
+"""What `make mutants` changes, and which tests must notice.
+
+A module is named without its folder, as its tests are. Only quick tests stand here: each is run
+once for each change to what it covers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+CODE: Final = ("clickmill", "ingest", "aggregator")
+
+TESTS: Final[dict[str, tuple[str, ...]]] = {
+    "outbox": ("test_outbox",),
+    "fold": ("test_fold", "test_fold_edges", "test_fold_model"),
+    "sums": ("test_sums",),
+    "segment": ("test_spool",),
+    "spool": ("test_spool",),
+    "source": ("test_source",),
+    "sealer": ("test_sealer",),
+    "held": ("test_held", "test_held_edges"),
+    "progress": ("test_progress", "test_progress_edges"),
+    "leases": ("test_leases",),
+    "targets": ("test_targets",),
+    "openfiles": ("test_openfiles",),
+    "store": ("test_store",),
+    "marks": ("test_store",),
+    "consumer": ("test_consumer",),
+}
+SLOW: Final = frozenset({"store", "marks", "consumer"})
+"""On a real Postgres and NATS: seconds for each change, so only where they are asked for."""
+
+NOT_CHANGED: Final = (
+    r"\blog\.(debug|info|warning|error|critical|log)\(",
+    r"\b_complain\(",
+    r"\braise \w+(\(|$)",
+    r"\bfailpoint\(",
+    r"\bassert\b",
+)
+"""Lines that begin such a statement: the words of messages, and what holds by itself."""
+
+
+def code_file(root: Path, name: str) -> Path:
+    """The one source file of this name, in whichever folder. Raises ValueError."""
+    (found,) = (path for package in CODE for path in (root / package).rglob(name))
+    return found
+
+
+def test_file(root: Path, name: str) -> Path:
+    """The one test file of this name. Raises ValueError."""
+    (found,) = (root / "tests").rglob(name)
+    return found
