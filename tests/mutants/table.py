@@ -20,16 +20,16 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "spool": ("test_spool",),
     "source": ("test_source",),
     "sealer": ("test_sealer",),
-    "held": ("test_held", "test_held_edges"),
-    "progress": ("test_progress", "test_progress_edges"),
+    "reorder": ("test_reorder", "test_reorder_edges"),
+    "completeness": ("test_completeness", "test_completeness_edges"),
     "leases": ("test_leases",),
-    "targets": ("test_targets",),
+    "redirects": ("test_targets",),
     "openfiles": ("test_openfiles",),
     "store": ("test_store",),
-    "marks": ("test_store",),
+    "source_status": ("test_store",),
     "consumer": ("test_consumer",),
 }
-SLOW: Final = frozenset({"store", "marks", "consumer"})
+SLOW: Final = frozenset({"store", "source_status", "consumer"})
 """On a real Postgres and NATS: seconds for each change, so only where they are asked for."""
 
 NOT_CHANGED: Final = (

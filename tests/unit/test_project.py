@@ -14,6 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.mutants import table
+from tests.mutants.known import KNOWN
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
@@ -85,3 +88,16 @@ def test_a_unit_test_needs_no_browser_nor_prometheus(
     assert "requirements-dev.lock" in asked
     assert ("scripts/os-packages test" in asked) is needs
     assert ("scripts/page" in asked) is needs
+
+
+def test_the_known_mutants_are_still_in_the_code() -> None:
+    for mutant in KNOWN:
+        file, _, test = mutant.test.partition("::")
+        assert mutant.old in table.code_file(ROOT, mutant.file).read_text(), mutant.name
+        assert f"def {test}(" in table.test_file(ROOT, file).read_text(), mutant.name
+
+
+def test_every_mutated_module_and_its_tests_exist() -> None:
+    for module, tests in table.TESTS.items():
+        assert table.code_file(ROOT, f"{module}.py"), module
+        assert all(table.test_file(ROOT, f"{test}.py") for test in tests), module
