@@ -10,8 +10,8 @@ import pytest
 from aggregator.writing import completeness as module
 from aggregator.writing.completeness import CACHE_FOR, SECOND, SILENT_AFTER, Progress
 from aggregator.writing.fold import Mark
-from clickmill.wire import Committed, SourceStatus
-from tests.unit.test_progress import START, A, B, Clock, at, begin, ns
+from clickmill.messages import Committed, SourceStatus
+from tests.unit.test_completeness import START, A, B, Clock, at, begin, ns
 
 C = uuid4()
 

@@ -168,7 +168,7 @@ def test_the_first_sync_fails(tmp_path: Path) -> None:
             spool.append(run_of(1, 1))
     assert segments(spool) == []
     spool.sync = good
-    spool.settle()
+    spool.sync_all()
     spool.append(run_of(1, 1))
     assert open_spool(tmp_path).seqs() == [1]
 
