@@ -51,7 +51,7 @@ class Fastpath:
         cells: _Cells,
         body_max: int,
     ) -> None:
-        """`refuse` answers a watcher whose body is late (True), or broke off (False).
+        """`refuse` answers for a body that is late (True), or broke off (False).
 
         `redirects` is kept by reference: banner ID to the headers of its 302. A longer body than
         `body_max` is handed on.

@@ -86,12 +86,13 @@ cdef bint is_plain(headers) except -1:
 
 @cython.final
 @cython.freelist(64)
+@cython.no_gc
 cdef class PendingClick:
     """A click whose body is on its way. Granian's future refers to it, and it to that future,
     until it is finished: by the body, by the end of the connection, or by `sweep`."""
 
     cdef Fastpath fastpath
-    cdef object watcher, future
+    cdef object proto, future
     cdef int64_t banner_id, began
     cdef int sweeps
 
@@ -192,8 +193,8 @@ cdef class Fastpath:
         if method == "POST":
             length = body_length(scope.headers)
             if length == 0:
-                return self.answer_post(watcher, banner_id)
-            return 0 < length <= self.body_max and self.answer_later(watcher, banner_id)
+                return self.answer_post(watcher.proto, banner_id)
+            return 0 < length <= self.body_max and self.answer_later(watcher.proto, banner_id)
         if method != "GET" or not is_plain(scope.headers):
             return False
         if not self.count(banner_id, self.counter_get):
@@ -201,10 +202,10 @@ cdef class Fastpath:
         watcher.proto.response_bytes(200, self.get_headers, self.body)
         return True
 
-    cdef bint answer_post(self, watcher, int64_t banner_id) except -1:
+    cdef bint answer_post(self, proto, int64_t banner_id) except -1:
         if not self.count(banner_id, self.counter_post):
             return False
-        watcher.proto.response_bytes(200, self.post_headers, self.body)
+        proto.response_bytes(200, self.post_headers, self.body)
         return True
 
     cdef bint answer_pixel(self, watcher, scope, int64_t banner_id) except -1:
@@ -234,41 +235,41 @@ cdef class Fastpath:
 
     # --- clicks with a body ---------------------------------------------------------------------
 
-    cdef bint answer_later(self, watcher, int64_t banner_id) except -1:
+    cdef bint answer_later(self, proto, int64_t banner_id) except -1:
         """Ask for the body: Granian then calls `finish`, on this thread, so not before the end."""
         cdef PendingClick click
         if not 0 <= banner_id < self.counters.capacity:
             return False
         click = PendingClick.__new__(PendingClick)
         click.fastpath = self
-        click.watcher = watcher
+        click.proto = proto
         click.banner_id = banner_id
         click.began = self.began
         self.began = 0
-        click.future = watcher.proto()
+        click.future = proto()
         self.pending.add(click)
         click.future.add_done_callback(click)
         return True
 
     cdef object take(self, PendingClick click):
-        """The watcher of a click, once: whoever gets it finishes the click. None for all others."""
-        cdef object watcher = click.watcher
-        click.watcher = None
+        """What answers a click, once: whoever gets it finishes the click; None for the others."""
+        cdef object proto = click.proto
+        click.proto = None
         click.future = None
         self.pending.discard(click)
-        return watcher
+        return proto
 
     cdef object finish(self, PendingClick click, future):
         """Granian's future is done: the body is in, or broke off."""
-        cdef object watcher = self.take(click)
-        if watcher is None:
+        cdef object proto = self.take(click)
+        if proto is None:
             return None
         try:
             future.result()
         except Exception:
-            self.refuse(watcher, False)
+            self.refuse(proto, False)
             return None
-        self.answer_post(watcher, click.banner_id)
+        self.answer_post(proto, click.banner_id)
         if click.began:
             self.observe(monotonic_ns() - click.began)
 
@@ -281,8 +282,8 @@ cdef class Fastpath:
 
     cdef object give_up(self, PendingClick click):
         """The time is over: answer so, and let go of the body, which closes the connection."""
-        cdef object future = click.future, watcher = self.take(click)
-        if watcher is None:
+        cdef object future = click.future, proto = self.take(click)
+        if proto is None:
             return None
-        self.refuse(watcher, True)
+        self.refuse(proto, True)
         future.cancel()

@@ -104,11 +104,11 @@ class App:
         if unread:
             await self._bodies.linger(headers, proto)
 
-    def refuse(self, watcher: Any, is_late: bool) -> None:
+    def refuse(self, proto: Any, is_late: bool) -> None:
         """Answer a click of the fast path whose body is late, or broke off. Any thread."""
         timeout = self._options.body_timeout
         reply = error_answer(timed_out(timeout) if is_late else cut())
-        self._send(watcher.proto, reply)
+        self._send(proto, reply)
         self._slot.request("counter", "POST", reply.status, int(timeout * 1e9) if is_late else 0)
 
     def _send(self, proto: Any, reply: Answer) -> None:

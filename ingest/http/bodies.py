@@ -90,7 +90,10 @@ class Bodies:
         try:
             async with asyncio.timeout(self._timeout):
                 yield
-        except TimeoutError:
+        except (
+            TimeoutError,
+            asyncio.CancelledError,
+        ):  # cancelled: the worker ends, it waits no more
             raise timed_out(self._timeout) from None
         except (ProtocolClosed, ProtocolError):
             raise cut() from None

@@ -162,6 +162,7 @@ def test_stopping_does_not_wait_for_the_slow(workers: Workers, way: str) -> None
         began = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - began < 6
+    assert "Traceback" not in worker.text
     eventually(lambda: worker.tap.clicks[64] == 5, 5, "the last clicks are in frames")
 
 
