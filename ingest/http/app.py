@@ -83,15 +83,16 @@ class App:
         self._redirects, self._options = redirects, options
         self._cors = cors_headers(options.cors_origin)
         self._bodies = Bodies(options.body_timeout)
+        self._routes = self._table()
 
     async def __rsgi__(self, scope: Scope, proto: Any) -> None:
         """Answer one request, and count it in the metrics."""
         began = time.monotonic_ns()
-        name, route = self._route(scope.path)
+        route, text = self._find(scope.path)
         headers, unread = scope.headers, False
         try:
             body = await self._take_in(route, headers, proto)
-            reply = await self._reply(route, scope, body)
+            reply = await self._reply(route, scope, text, body)
         except Problem as problem:
             reply, unread = error_answer(problem), isinstance(problem, UnreadBodyError)
         except Exception:
@@ -100,7 +101,7 @@ class App:
                 Problem(500, "internal_error", "this is a defect of ours: the log says more")
             )
         self._send(proto, reply)
-        self._slot.request(name, scope.method, reply.status, time.monotonic_ns() - began)
+        self._slot.request(route.name, scope.method, reply.status, time.monotonic_ns() - began)
         if unread:
             await self._bodies.linger(headers, proto)
 
@@ -125,7 +126,7 @@ class App:
         await self._bodies.skip(headers, proto, self._options.body_max_bytes)
         return b""
 
-    async def _reply(self, route: _Route, scope: Scope, body: bytes) -> Answer:
+    async def _reply(self, route: _Route, scope: Scope, text: str, body: bytes) -> Answer:
         method = scope.method
         if method == "OPTIONS":
             return self._preflight(route.methods)
@@ -135,7 +136,7 @@ class App:
                 405, "method_not_allowed", f"use {allowed}; nothing was counted",
                 [("allow", allowed)],
             )  # fmt: skip
-        return await route.call(scope, body)
+        return await route.call(scope, text, body)
 
     def _preflight(self, methods: tuple[str, ...]) -> Answer:
         allowed = ", ".join((*methods, "OPTIONS"))
@@ -146,45 +147,48 @@ class App:
             ("access-control-max-age", "86400"),
         ])  # fmt: skip
 
-    def _route(self, path: str) -> tuple[str, _Route]:
-        """(name for the metrics, handler) of a path; every path has one."""
-        room, _, rest = path[1:].partition("/")
-        if room == "counter" and "/" in path[1:]:
-            return "counter", _Route(("GET", "POST"), lambda s, b: self._counter(s, rest))
-        if room == "stats" and "/" in path[1:]:
-            return "stats", _Route(
-                ("GET", "POST"), lambda s, b: self._stats(s, b, rest), params.MAX_BODY_BYTES
-            )
-        if room == "pixel" and rest.endswith(".gif"):
-            return "pixel", _Route(("GET",), lambda s, b: self._pixel(s, rest[:-4]))
-        if room == "click" and "/" in path[1:]:
-            return "click", _Route(("GET",), lambda s, b: self._click(s, rest))
-        fixed = {
-            "/clicks": _Route(("POST",), self._clicks, self._options.body_max_bytes),
-            "/livez": _Route(("GET",), self._livez),
-            "/readyz": _Route(("GET",), self._readyz),
-            "/metrics": _Route(("GET",), self._metrics),
-        }
-        if path in fixed:
-            return path[1:], fixed[path]
-        return "other", _Route(("GET", "POST", "HEAD"), self._not_found)
+    def _table(self) -> dict[str, _Route]:
+        """The routes by the first part of their path."""
+        get, both = ("GET",), ("GET", "POST")
+        routes = (
+            _Route("counter", True, both, self._counter),
+            _Route("stats", True, both, self._stats, params.MAX_BODY_BYTES),
+            _Route("pixel", True, get, self._pixel),
+            _Route("click", True, get, self._click),
+            _Route("clicks", False, ("POST",), self._clicks, self._options.body_max_bytes),
+            _Route("livez", False, get, self._livez),
+            _Route("readyz", False, get, self._readyz),
+            _Route("metrics", False, get, self._metrics),
+            _Route("other", False, (*both, "HEAD"), self._not_found),
+        )
+        return {route.name: route for route in routes}
+
+    def _find(self, path: str) -> tuple[_Route, str]:
+        """The route of a path, and the text in it that is to be a banner ID; every path has one."""
+        name, slash, text = path[1:].partition("/")
+        route = self._routes.get(name)
+        if route is None or route.has_id != bool(slash):
+            return self._routes["other"], ""
+        if name != "pixel":
+            return route, text
+        return (route, text[:-4]) if text.endswith(".gif") else (self._routes["other"], "")
 
     # --- clicks ---------------------------------------------------------------------------------
 
-    async def _counter(self, scope: Scope, text: str) -> Answer:
+    async def _counter(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
         _refuse_ahead(scope)
         self._count(banner_id)
         headers = JSON if scope.method == "POST" else [*JSON, *no_store()]
         return Answer(200, BODY_COUNTED, headers)
 
-    async def _pixel(self, scope: Scope, text: str) -> Answer:
+    async def _pixel(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
         _refuse_ahead(scope)
         self._count(banner_id)
         return Answer(200, PIXEL_GIF, [("content-type", "image/gif"), *no_store()])
 
-    async def _click(self, scope: Scope, text: str) -> Answer:
+    async def _click(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
         _refuse_ahead(scope)
         headers = self._redirects.get(banner_id)
@@ -197,7 +201,7 @@ class App:
         self._count(banner_id)
         return Answer(302, b"", [h for h in headers if h not in self._cors])
 
-    async def _clicks(self, scope: Scope, body: bytes) -> Answer:
+    async def _clicks(self, scope: Scope, text: str, body: bytes) -> Answer:
         kind = scope.headers.get("content-type") or ""
         items = batch.decode(body, kind)
         counted = self._counters.hit_all(items)
@@ -218,7 +222,7 @@ class App:
 
     # --- statistics -------------------------------------------------------------------------------
 
-    async def _stats(self, scope: Scope, body: bytes, text: str) -> Answer:
+    async def _stats(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
         if scope.method == "POST" and body.translate(None, JSON_SPACE) in NO_PARAMETERS:
             self._count(banner_id)
@@ -236,21 +240,21 @@ class App:
 
     # --- about this service ---------------------------------------------------------------------
 
-    async def _livez(self, scope: Scope, body: bytes) -> Answer:
+    async def _livez(self, scope: Scope, text: str, body: bytes) -> Answer:
         return answer(200, {"status": "alive"}, no_store())
 
-    async def _readyz(self, scope: Scope, body: bytes) -> Answer:
+    async def _readyz(self, scope: Scope, text: str, body: bytes) -> Answer:
         problems = self._backend.problems()
         if problems:
             raise Problem(503, "not_ready", "; ".join(problems), no_store())
         return answer(200, {"status": "ready"}, no_store())
 
-    async def _metrics(self, scope: Scope, body: bytes) -> Answer:
+    async def _metrics(self, scope: Scope, text: str, body: bytes) -> Answer:
         self._authorize(scope)
         kind, body = self._backend.metrics(scope.headers.get("accept") or "")
         return Answer(200, body, [("content-type", kind), *no_store()])
 
-    async def _not_found(self, scope: Scope, body: bytes) -> Answer:
+    async def _not_found(self, scope: Scope, text: str, body: bytes) -> Answer:
         raise Problem(
             404, "not_found", "there is /counter/{id}, /stats/{id}, /clicks, /pixel/{id}.gif, "
             "/click/{id}, /livez, /readyz and /metrics; nothing was counted",
@@ -258,10 +262,15 @@ class App:
 
 
 class _Route(NamedTuple):
-    """`body_max`: bytes of a body that it reads; 0: a body is taken in and dropped."""
+    """`name`: the first part of its path, and its label in the metrics. `has_id`: an ID follows.
 
+    `body_max`: bytes of a body that it reads; 0: a body is taken in and dropped.
+    """
+
+    name: str
+    has_id: bool
     methods: tuple[str, ...]
-    call: Callable[[Scope, bytes], Awaitable[Answer]]
+    call: Callable[[Scope, str, bytes], Awaitable[Answer]]
     body_max: int = 0
 
 
