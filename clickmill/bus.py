@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
@@ -106,6 +107,16 @@ class _StrictClient(Client):
         await super()._read_loop()
         if self.is_connected and self._reading_task is asyncio.current_task():
             await self._process_op_err(NatsError("reading from the server broke"))
+
+    async def request(self, *args: Any, **options: Any) -> Msg:
+        """The library waits with `wait_for`, which on Python 3.11 loses a cancellation that comes
+        together with the reply: a worker that stops would then wait for its tasks forever."""
+        try:
+            return await super().request(*args, **options)
+        finally:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
 
     # uvloop refuses to write to a connection that was just cut with a RuntimeError, which the
     # library passes on. Everything that writes goes through these two.
