@@ -31,11 +31,12 @@ up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 
 # Tests share nothing: each has its own ports, directories and database. Most of the time they wait,
 # so that three at once fit two cores; tests/support/order.py deals them out, the long ones first.
 # Unit tests alone (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus.
+# The Helm chart's tests have a target of their own, below.
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 3
 test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## every test, against real NATS and Postgres
-	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) $(ARGS)
+	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
 
 # A target of its own: the first build of helm takes two cores about two minutes.
 test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## the Helm chart, by a helm built from source
