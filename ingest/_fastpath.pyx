@@ -105,9 +105,10 @@ class AnsweringLoop(uvloop.Loop):
     calls this from there: a pending click is finished at once, without a switch of threads."""
 
     def call_soon_threadsafe(self, callback, *args, context=None):
+        cdef PendingClick click
         if type(callback) is PendingClick:
-            callback(*args)
-            return None
+            click = <PendingClick>callback
+            return click.fastpath.finish(click, args[0])
         return super().call_soon_threadsafe(callback, *args, context=context)
 
 

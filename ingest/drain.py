@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from clickmill.settings import Settings
+from clickmill.tasks import end
 from ingest.durable.source import directories
 from ingest.durable.source_lock import is_held
 from ingest.metrics import Slot
@@ -46,8 +47,7 @@ async def drain_directory(settings: Settings) -> int:
         await adoption.searched.wait()
         shippers = list(adoption.shippers)
         await drain(shippers, link.connection, settings.drain_timeout)
-        for task in tasks:
-            task.cancel()
+        await end(tasks)
     skipped = {*directories(root)} - {shipper.source.directory for shipper in shippers}
     for directory in sorted(skipped):
         log.error("%s was not drained: see its line above, and the owner of its files", directory)

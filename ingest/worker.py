@@ -19,6 +19,7 @@ from clickmill import heartbeat, openfiles
 from clickmill import settings as configuration
 from clickmill.contract.problem import Headers
 from clickmill.settings import Settings
+from clickmill.tasks import end
 from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest._fastpath import AnsweringLoop, Fastpath
@@ -84,8 +85,7 @@ async def serve(settings: Settings) -> int:
         shippers = [own, *adoption.shippers]
         await drain(shippers, link.connection, settings.drain_timeout)
         await sealer.seal()  # what a connection counted while it was being cut
-        for task in tasks:
-            task.cancel()
+        await end(tasks)
     # The lock of our own source is kept: a connection may still be counting until we are gone.
     return report(shippers, data_dir)
 
