@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -30,8 +32,8 @@ async def _breaks() -> None:
         raise ValueError("broke while it ended")
 
 
-async def _end(*coroutines: object) -> list[asyncio.Task[None]]:
-    started = [asyncio.ensure_future(c) for c in coroutines]  # type: ignore[arg-type]
+async def _end(*coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    started = [asyncio.create_task(c) for c in coroutines]
     await asyncio.sleep(0)
     async with asyncio.timeout(BOUND_S):
         await tasks.end(started, AGAIN_S)
