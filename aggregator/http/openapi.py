@@ -77,11 +77,11 @@ def _query(name: str, schema: Schema, description: str) -> Parameter:
 
 TS_FROM: Final = _query("tsFrom", _TIME, "start: RFC 3339 with a zone, or Unix seconds")
 TS_TO: Final = _query("tsTo", _TIME, "end (exclusive); every minute that overlaps is in")
-STEP: Final = _query("step", _text(*STEPS), "length of a bucket (default 1m)")
+STEP: Final = _query("step", _text(*STEPS), "length of a bucket (default 1m); weeks are ISO weeks")
 TZ: Final = _query(
     "tz",
     Schema(type=OpenAPIType.STRING, max_length=64, examples=["Europe/Berlin"]),
-    "time zone (IANA name) in which days and hours begin (default UTC)",
+    "time zone (IANA name) in which hours, days, weeks and months begin (default UTC)",
 )
 FILL: Final = _query("fill", _text("zero"), "zero: empty buckets are in, with 0")
 FORMAT: Final = _query("format", _text(*FORMATS), "shape of the answer (default json)")

@@ -11,6 +11,7 @@ sum of the minutes by construction.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -23,7 +24,16 @@ from clickmill.contract.problem import Problem, bad, quote
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
 MAX_POINTS: Final = 11_000
-STEPS: Final = {"1m": MINUTE_S, "5m": 300, "15m": 900, "1h": HOUR_S, "1d": DAY_S}
+# The length of a bucket in seconds; of a month, the longest.
+STEPS: Final = {
+    "1m": MINUTE_S, "5m": 300, "15m": 900, "1h": HOUR_S, "1d": DAY_S, "1w": 7 * DAY_S,
+    "1mo": 31 * DAY_S,
+}  # fmt: skip
+# Steps that the calendar defines, with a number of days that leads from the first day of one
+# bucket into the next. Weeks are those of ISO 8601: they begin on Monday.
+_CALENDAR: Final = {"1d": 1, "1w": 7, "1mo": 32}
+# Buckets longer than this hold whole UTC days in every time zone.
+_LONG_S: Final = 2 * DAY_S
 UTC_ZONE: Final = ZoneInfo("UTC")
 _NO_PLACE: Final = frozenset({"localtime", "Factory", "posixrules"})
 
@@ -85,12 +95,22 @@ def _local_day(zone: ZoneInfo, seconds: int) -> date:
     return datetime.fromtimestamp(seconds, UTC).astimezone(zone).date()
 
 
-def _day_starts(span: Range, zone: ZoneInfo) -> list[int]:
-    first = _local_day(zone, span.first) - timedelta(days=1)
+def _first_day(step: str, day: date) -> date:
+    """The first day of the day's bucket."""
+    if step == "1mo":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if step == "1w" else day
+
+
+def _calendar_starts(span: Range, step: str, zone: ZoneInfo) -> list[int]:
+    day = _first_day(step, _local_day(zone, span.first) - timedelta(days=1))
     last = _local_day(zone, span.end) + timedelta(days=1)
-    days = ((last - first).days) + 1
     # A day that a zone skipped altogether (Apia 2011) begins where the next one does: once only.
-    starts = sorted({_midnight(zone, first + timedelta(days=n)) for n in range(days)})
+    found = set()
+    while day <= last:
+        found.add(_midnight(zone, day))
+        day = _first_day(step, day + timedelta(days=_CALENDAR[step]))
+    starts = sorted(found)
     before = bisect_right(starts, span.first) - 1
     return [start for start in starts[before:] if start < span.end]
 
@@ -120,8 +140,8 @@ def starts_of(span: Range, step: str, zone: ZoneInfo) -> list[int]:
     """Starts of all buckets that overlap the range, ascending; check `count` before calling."""
     if span.first >= span.end:
         return []
-    if step == "1d" and zone is not UTC_ZONE:
-        return _day_starts(span, zone)
+    if step in _CALENDAR and (step != "1d" or zone is not UTC_ZONE):
+        return _calendar_starts(span, step, zone)
     if step == "1h" and not _whole_hours(zone, span):
         return _hour_starts(span, zone)
     size = STEPS[step]
@@ -132,8 +152,24 @@ def count(span: Range, step: str) -> int:
     """The most buckets that the range can have at this step (a zone can add one)."""
     if span.first >= span.end:
         return 0
+    if step in _CALENDAR:
+        first, last = (_local_day(UTC_ZONE, at) for at in (span.first, span.end - MINUTE_S))
+        return _calendar_count(step, _first_day(step, first), _first_day(step, last))
     size = STEPS[step]
     return -(-span.end // size) - span.first // size
+
+
+def _calendar_count(step: str, first: date, last: date) -> int:
+    if step == "1mo":
+        return 12 * (last.year - first.year) + last.month - first.month + 1
+    return (last - first).days // _CALENDAR[step] + 1
+
+
+def size_of(starts: Sequence[int], step: str) -> int | None:
+    """The size in seconds by whose multiples the buckets begin; None where they don't."""
+    size = STEPS[step]
+    irregular = step in ("1w", "1mo") or any(start % size for start in starts)
+    return None if irregular else size
 
 
 def check_points(span: Range, step: str, banners: int = 1) -> None:
@@ -158,11 +194,14 @@ def cover(span: Range, starts: list[int]) -> Cover:
     pieces = Cover([], [], [])
     if not starts:
         return pieces
-    if len(starts) > 1 and any(start % HOUR_S for start in starts):
+    edges = [span.first, *starts[1:], span.end]
+    if len(starts) > 1 and starts[1] - starts[0] > _LONG_S:
+        for left, right in pairwise(edges):
+            _by_days(pieces, left, right)
+    elif len(starts) > 1 and any(start % HOUR_S for start in starts):
         if starts[1] - starts[0] < HOUR_S:
             pieces.minutes.append((span.first, span.end))
             return pieces
-        edges = [span.first, *starts[1:], span.end]
         for left, right in pairwise(edges):
             _by_hours(pieces, left, right)
     elif any(start % DAY_S for start in starts[1:]):
@@ -175,8 +214,8 @@ def cover(span: Range, starts: list[int]) -> Cover:
 def _by_days(pieces: Cover, left: int, right: int) -> None:
     first, last = -(-left // DAY_S) * DAY_S, right // DAY_S * DAY_S
     if first < last:
-        pieces.days.append((first, last))
         _by_hours(pieces, left, first)
+        _add(pieces.days, first, last)
         _by_hours(pieces, last, right)
     else:
         _by_hours(pieces, left, right)
@@ -185,8 +224,8 @@ def _by_days(pieces: Cover, left: int, right: int) -> None:
 def _by_hours(pieces: Cover, left: int, right: int) -> None:
     first, last = -(-left // HOUR_S) * HOUR_S, right // HOUR_S * HOUR_S
     if first < last:
-        pieces.hours.append((first, last))
         _add(pieces.minutes, left, first)
+        _add(pieces.hours, first, last)
         _add(pieces.minutes, last, right)
     else:
         _add(pieces.minutes, left, right)

@@ -102,11 +102,13 @@ def _too_fine(asked: Question, kept: Kept, banners: int) -> Problem:
 
 
 def _others(asked: Question, kept: Kept) -> Iterator[Question]:
-    """What could be asked instead, the nearest first: coarser, by full hours, in UTC."""
+    """What could be asked instead, by step: the same range, by full hours, these in UTC."""
     steps = [None] if asked.step is None else list(STEPS)[list(STEPS).index(asked.step) :]
     hours = _by_hours(asked.span, kept)
-    for span, zone in ((asked.span, asked.zone), (hours, asked.zone), (hours, UTC_ZONE)):
-        yield from (Question(span, step, zone) for step in steps)
+    for step in steps:
+        yield Question(asked.span, step, asked.zone)
+        yield Question(hours, step, asked.zone)
+        yield Question(hours, step, UTC_ZONE)
 
 
 def _by_hours(span: Range, kept: Kept) -> Range:

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from aggregator.reading.buckets import MAX_POINTS, STEPS, Cover, Piece
+from aggregator.reading.buckets import MAX_POINTS, Cover, Piece, size_of
 from aggregator.reading.kept import NOTHING, Kept
 from clickmill.contract.problem import stats_unreadable
 
@@ -137,9 +137,10 @@ class Reader:
         rows_of = _union(cover, params, one=len(banners) == 1)
         if len(banners) == 1:
             params["id"] = banners[0]
-        if all(start % STEPS[step] == 0 for start in starts):
+        size = size_of(starts, step)
+        if size is not None:
             bucket: LiteralString = "date_bin(%(size)s, t, 'epoch')"
-            params["size"] = f"{STEPS[step]} seconds"
+            params["size"] = f"{size} seconds"
         else:
             bucket = "(%(starts)s::timestamptz[])[width_bucket(t, %(starts)s::timestamptz[])]"
             params["starts"] = [_moment(start) for start in starts]

@@ -114,6 +114,23 @@ def test_days_of_a_zone(api: Api, banner: int) -> None:
     assert ask("UTC") == [("2024-12-09T00:00:00Z", 12)]
 
 
+def test_weeks_and_months_of_a_zone(api: Api, banner: int) -> None:
+    # 23:30 in Berlin on Monday, 30 September 2024, and 00:30 on 1 October.
+    night = int(datetime(2024, 9, 30, 21, 30, tzinfo=UTC).timestamp())
+    api.put({(banner, night): 5, (banner, night + 3600): 7, (banner, night + 35 * 86_400): 9})
+    span = {"tsFrom": "2024-09-01T00:00:00Z", "tsTo": "2024-12-01T00:00:00Z"}
+
+    def ask(step: str, zone: str) -> list[str]:
+        answer = api.get(f"/stats/{banner}", step=step, tz=zone, format="csv", **span)
+        return [row.replace(f",{banner},", ",") for row in answer.text.split()[1:]]
+
+    assert ask("1mo", "UTC") == ["2024-09-01T00:00:00Z,12", "2024-11-01T00:00:00Z,9"]
+    assert ask("1mo", "Europe/Berlin") == [
+        "2024-08-31T22:00:00Z,5", "2024-09-30T22:00:00Z,7", "2024-10-31T23:00:00Z,9",
+    ]  # fmt: skip
+    assert ask("1w", "Europe/Berlin") == ["2024-09-29T22:00:00Z,12", "2024-11-03T23:00:00Z,9"]
+
+
 def test_csv_and_ndjson(api: Api, banner: int) -> None:
     api.put_range(banner, T0, [30, 12])
     api.progress.reload({}, anew=True)

@@ -153,6 +153,27 @@ def test_days_around_a_change_of_the_clock(figures: Api, tz: str, change: str) -
     assert seen == days
 
 
+@pytest.mark.parametrize("tz", ZONES)
+@pytest.mark.parametrize("step", ["1w", "1mo"])
+def test_weeks_and_months_of_a_wall_calendar(figures: Api, tz: str, step: str) -> None:
+    zone = ZoneInfo(tz)
+    sums: dict[tuple[int, int], int] = {}
+    for (banner, minute), clicks in FIGURES.items():
+        if banner == 2:
+            name = period(datetime.fromtimestamp(minute, zone), step)
+            sums[name] = sums.get(name, 0) + clicks
+    until = max(minute for _, minute in FIGURES) + 60
+    got = ask(figures, 2, FIRST, until, step=step, tz=tz)
+    seen = {
+        period(datetime.fromisoformat(p["ts"]).astimezone(zone), step): p["v"] for p in got["stats"]
+    }
+    assert seen == sums
+
+
+def period(local: datetime, step: str) -> tuple[int, int]:
+    return (local.year, local.month) if step == "1mo" else local.isocalendar()[:2]
+
+
 def test_several_banners_and_top_say_the_same(figures: Api) -> None:
     for since, until in ((FIRST, FIRST + 86_400 * 300), (FIRST + 3_000, FIRST + 99_999)):
         sums = {b: sum(truth(b, since, until).values()) for b in BANNERS}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -76,6 +78,31 @@ def test_a_day_that_a_zone_left_out_is_no_bucket() -> None:
     assert names == ["28", "29", "31", "01", "02"]
 
 
+def test_weeks_begin_on_monday() -> None:
+    """ISO 8601: Friday 1 January 2021 is in the last week of 2020."""
+    assert starts("2020-12-31T12:00", "2021-01-11T00:01", "1w") == [
+        "2020-12-28T00:00:00Z", "2021-01-04T00:00:00Z", "2021-01-11T00:00:00Z",
+    ]  # fmt: skip
+    # In Berlin it is Monday an hour before.
+    assert starts("2021-01-03T23:00", "2021-01-03T23:01", "1w", "Europe/Berlin") == [
+        "2021-01-03T23:00:00Z"
+    ]
+    assert starts("1970-01-01T00:00", "1970-01-02T00:00", "1w") == ["1969-12-29T00:00:00Z"]
+
+
+def test_months_begin_on_their_first_day() -> None:
+    assert starts("2024-01-31T12:00", "2024-03-01T00:01", "1mo") == [
+        "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z",
+    ]  # fmt: skip
+    # March has an hour less in Berlin, and October one more.
+    assert starts("2024-03-01T00:00", "2024-04-01T00:00", "1mo", "Europe/Berlin") == [
+        "2024-02-29T23:00:00Z", "2024-03-31T22:00:00Z",
+    ]  # fmt: skip
+    assert starts("2024-10-01T00:00", "2024-11-01T00:00", "1mo", "Europe/Berlin") == [
+        "2024-09-30T22:00:00Z", "2024-10-31T23:00:00Z",
+    ]  # fmt: skip
+
+
 def test_hours_of_zones_with_half_hour_offsets() -> None:
     assert starts("2024-12-10T12:00", "2024-12-10T13:00", "1h", "Asia/Kolkata") == [
         "2024-12-10T11:30:00Z", "2024-12-10T12:30:00Z",
@@ -89,7 +116,7 @@ def test_hours_of_zones_with_half_hour_offsets() -> None:
 spans = st.builds(
     lambda first, size, spread: Range(first, first + timedelta(minutes=size, seconds=spread)),
     st.datetimes(datetime(1970, 1, 2), datetime(2037, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
-    st.integers(0, 11_000),
+    st.one_of(st.integers(0, 11_000), st.integers(0, 400_000)),
     st.integers(0, 59),
 )
 
@@ -120,14 +147,33 @@ def test_every_minute_is_read_once_and_falls_into_one_bucket(
             assert all(start % size == 0 for start in inner)
 
 
-@given(spans, st.sampled_from(ZONES))
-def test_a_zones_days_are_its_dates(whole: Range, name: str) -> None:
-    zone = ZoneInfo(name)
-    begins = buckets.starts_of(whole, "1d", zone)
-    for n, start in enumerate(begins[1:], 1):
-        before = datetime.fromtimestamp(start - MINUTE_S, zone)
-        after = datetime.fromtimestamp(start, zone)
-        assert before.date() != after.date(), (n, before, after)
+PERIODS: dict[str, Callable[[datetime], object]] = {
+    "1d": lambda local: local.date(),
+    "1w": lambda local: local.isocalendar()[:2],
+    "1mo": lambda local: (local.year, local.month),
+}
+
+
+@given(spans, st.sampled_from(ZONES), st.sampled_from(list(PERIODS)))
+def test_a_zones_days_weeks_and_months_are_those_of_its_calendar(
+    whole: Range, name: str, step: str
+) -> None:
+    """Each bucket is one of the calendar's, and the next one begins where that ends."""
+    zone, period = ZoneInfo(name), PERIODS[step]
+    begins = buckets.starts_of(whole, step, zone)
+    for start, end in pairwise([*begins, whole.end]):
+        first, last, before = (
+            period(datetime.fromtimestamp(at, zone))
+            for at in (start, end - MINUTE_S, start - MINUTE_S)
+        )
+        assert before != first == last, (start, end)
+
+
+@given(spans, st.sampled_from(ZONES), st.sampled_from(list(buckets.STEPS)))
+def test_buckets_are_at_most_one_more_than_counted(whole: Range, name: str, step: str) -> None:
+    exact = len(buckets.starts_of(whole, step, buckets.UTC_ZONE))
+    assert exact == buckets.count(whole, step)
+    assert len(buckets.starts_of(whole, step, ZoneInfo(name))) <= exact + 1
 
 
 def test_too_many_points_names_the_smallest_step_that_fits() -> None:
@@ -138,8 +184,11 @@ def test_too_many_points_names_the_smallest_step_that_fits() -> None:
         ("2025-12-01T00:00", "1m", 1, "step=1h"),
         ("2030-12-01T00:00", "1h", 1, "step=1d"),
         ("2024-12-02T00:00", "1m", 100, "step=15m"),
-        ("2099-12-01T00:00", "1m", 1, "no step fits"),
-        ("2024-12-09T00:00", "1d", 2000, "no step fits"),
+        ("2099-12-01T00:00", "1m", 1, "step=1w"),
+        ("2499-12-01T00:00", "1h", 1, "step=1mo"),
+        ("2999-12-01T00:00", "1m", 1, "no step fits"),
+        ("2024-12-09T00:00", "1d", 2000, "step=1w"),
+        ("2024-12-09T00:00", "1d", 11_001, "no step fits"),
     ]:
         with pytest.raises(Problem) as refused:
             buckets.check_points(span("2024-12-01T00:00", until), step, banners)

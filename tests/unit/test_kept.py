@@ -97,7 +97,9 @@ def test_many_banners_need_a_coarser_step_still() -> None:
     asked = ask("2024-11-01T00:00", "2024-12-01T00:00", "1m")
     assert "use step=1h, or" in refusal(asked, banners=15)
     assert "use step=1d, or" in refusal(asked, banners=16)
-    assert "use a tsFrom from" in refusal(asked, banners=367)
+    assert "use step=1w, or" in refusal(asked, banners=367)
+    assert "use step=1mo, or" in refusal(asked, banners=2_201)
+    assert "use a tsFrom from" in refusal(asked, banners=11_001)
 
 
 spans = st.builds(
