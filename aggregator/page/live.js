@@ -11,7 +11,7 @@ import { clock, count, exact, lasting, timeOfDay } from "/page/format.js";
 /** @typedef {[number, number]} Sample Unix seconds and the value at that time */
 
 /**
- * @typedef {object} Hello
+ * @typedef {object} Snapshot
  * @property {Sample[]} seconds clicks per second; unknown seconds are missing
  * @property {Sample[] | null} minutes clicks; null while unknown
  * @property {Pipeline} pipeline
@@ -122,12 +122,12 @@ function draw() {
 /**
  * The history from the server, preceded by what this page has received before.
  *
- * @param {Hello} hello
+ * @param {Snapshot} snapshot
  */
-function takeHistory({ seconds: told, minutes: before }) {
-  const since = told.length ? told[0][0] : Infinity;
-  seconds = [...seconds.filter(([at]) => at < since), ...told];
-  minutes = before === null ? null : new Map(before);
+function takeHistory(snapshot) {
+  const since = snapshot.seconds[0]?.[0] ?? Infinity;
+  seconds = [...seconds.filter(([at]) => at < since), ...snapshot.seconds];
+  minutes = snapshot.minutes === null ? null : new Map(snapshot.minutes);
 }
 
 /** @param {Tick} tick */
@@ -143,8 +143,8 @@ function takeTick(tick) {
 function onEvent({ event, data }) {
   tickAt = Date.now();
   known = true;
-  if (event === "hello") takeHistory(data);
-  else if (event === "beat") takeTick(data);
+  if (event === "snapshot") takeHistory(data);
+  else if (event === "tick") takeTick(data);
   showPipeline(data.pipeline);
   draw();
 }

@@ -53,7 +53,7 @@ def event(name: str, data: msgspec.Struct) -> bytes:
 
 
 class Live:
-    """The beating loop and its listeners."""
+    """The loop that sends a tick each second, and its listeners."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Live:
         try:
             upcoming = self._upcoming()
             yield b"retry: %d\n\n" % RETRY_MS
-            yield event("hello", await self._snapshot())
+            yield event("snapshot", await self._snapshot())
             while time.monotonic() < ends and not self._stopping.is_set():
                 tick = await asyncio.shield(upcoming)
                 upcoming = self._upcoming()
@@ -162,7 +162,7 @@ class Live:
         except Problem:
             return None
         self._activity.look(time.monotonic(), recent)
-        tick = event("beat", self._activity.tick(now, self._pipeline()))
+        tick = event("tick", self._activity.tick(now, self._pipeline()))
         self._activity.sent()
         return tick
 

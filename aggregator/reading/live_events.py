@@ -1,7 +1,7 @@
 """The arithmetic of the live events: from looks at the last minutes to one tick each second.
 
-Pure: what was seen and the time come in as arguments. In the stream a tick is the event `beat`, and
-the snapshot before all ticks is the event `hello`.
+Pure: what was seen and the time come in as arguments. A stream sends one `snapshot` event, then
+`tick` events.
 """
 
 from __future__ import annotations

@@ -43,14 +43,14 @@ def test_clicks_come_as_events(open_api: OpenApi, banner: int) -> None:
     with httpx.stream("GET", api.url + "/live", timeout=10) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         stream = events(answer)
-        name, hello = next(stream)
-        assert name == "hello"
-        assert dict(hello["minutes"])[before] >= 40
-        assert set(hello["pipeline"]) == {
+        name, snapshot = next(stream)
+        assert name == "snapshot"
+        assert dict(snapshot["minutes"])[before] >= 40
+        assert set(snapshot["pipeline"]) == {
             "completeThrough", "freshnessSeconds", "sources", "silentSources",
         }  # fmt: skip
         name, first = next(stream)
-        assert name == "beat"
+        assert name == "tick"
         api.put({(banner, this_minute()): 30})
         began = time.monotonic()
         while str(banner) not in first["banners"]:
@@ -76,8 +76,8 @@ def test_a_later_listener_sees_late_clicks(open_api: OpenApi, banner: int) -> No
             return dict(next(events(answer))[1]["minutes"])
 
     was = history().get(long_ago, 0)
-    with httpx.stream("GET", api.url + "/live", timeout=10) as beats:  # keeps the pulse going
-        stream = events(beats)
+    with httpx.stream("GET", api.url + "/live", timeout=10) as ticks:  # keeps the loop running
+        stream = events(ticks)
         api.put({(banner, long_ago): 7})
         began = time.monotonic()
         while history().get(long_ago, 0) != was + 7:
@@ -105,7 +105,7 @@ def test_while_postgres_is_slow_the_stream_sends_comments(open_api: OpenApi) -> 
         psycopg.connect(api.dsn) as connection,
     ):
         lines = answer.iter_lines()
-        while next(lines) != "event: beat":
+        while next(lines) != "event: tick":
             pass
         connection.execute("LOCK TABLE banner_minute")  # readers wait for 2 s, then give up
         heard = [time.monotonic()]

@@ -19,7 +19,7 @@ ANSWERS = "answers"
 DIES = "reads the whole request, then closes without an answer"
 DIES_SECOND = "answers the first request of a connection, and dies at the next"
 STREAMS = "sends an event, another when it is told `more`, and ends when it is released"
-EVENT: Final = b"event: hello\n\n"
+EVENT: Final = b"event: tick\n\n"
 
 
 class Arrived(NamedTuple):
