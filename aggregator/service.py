@@ -19,6 +19,7 @@ import psycopg
 from prometheus_client import CollectorRegistry
 
 from aggregator.http.app import Deps, build_app, make_answers, make_register
+from aggregator.http.openapi_clicks import HOST
 from aggregator.http.server import Web
 from aggregator.postgres import migrations, retention
 from aggregator.readiness import Readiness
@@ -82,6 +83,7 @@ class Service:
             registry=registry,
             stats_token=self._settings.stats_token,
             max_banner_id=self._settings.max_banner_id,
+            click_url=f"http://{HOST}:{self._settings.port}",
             target_changed=partial(announce_target, self._connection),
             stopping=self._stopping,
         )

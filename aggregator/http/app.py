@@ -16,7 +16,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry
 
-from aggregator.http import banner_routes, openapi, pages, routes
+from aggregator.http import banner_routes, openapi, openapi_clicks, pages, routes
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
     Middleware,
@@ -52,6 +52,8 @@ class Deps:
     registry: CollectorRegistry
     stats_token: str = ""
     max_banner_id: int = 99_999
+    # Where clicks are counted; "{host}" stands for the host that a request came to.
+    click_url: str = f"http://{openapi_clicks.HOST}:8080"
     # Called after each change of the register with the ID and its target (None: no target).
     target_changed: Callable[[int, str | None], Awaitable[None]] = field(default=_nobody)
     # Set when the process begins to stop: open streams end, or they would hold the stop up.
@@ -102,7 +104,7 @@ def build_app(deps: Deps) -> ASGIApp:
         registry=deps.registry,
         max_banner_id=deps.max_banner_id,
         files=files,
-        document=openapi.document(described),
+        document=openapi.document(described, deps.click_url),
     )
     app = Litestar(
         route_handlers=[*described, *pages.HANDLERS],

@@ -3,6 +3,11 @@
 The framework makes the document from the handlers and the answers' structs. Parameters are read
 by `params` (one way for HTTP and NATS), so they are described here, next to each other: what is
 said here and what is done there is held together by the schema tests against the running server.
+
+Not the framework's typed parameters, which were tried: they use the last value of a parameter that
+is given twice, ignore an unknown parameter, accept `+7` and `٧` as banner IDs and a time without a
+zone, and their errors have no code and do not say what is allowed. Requests over NATS and in JSON
+bodies would need a second parser.
 """
 
 from __future__ import annotations
@@ -28,9 +33,11 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
     SecurityScheme,
+    Server,
     Tag,
 )
 
+from aggregator.http import openapi_clicks
 from aggregator.reading.answers import MAX_BANNERS_ASKED, TOP_DEFAULT, TOP_MAX
 from aggregator.reading.banners import MAX_LISTED, MAX_NAME_CHARS, MAX_TARGET_CHARS
 from aggregator.reading.buckets import MAX_POINTS, STEPS
@@ -43,6 +50,7 @@ CSV: Final = "text/csv"
 TAGS: Final = {
     "statistics": "clicks of one banner, of several, of all; the busiest; live",
     "register": "names and targets of banners",
+    openapi_clicks.TAG: "counting, on the ingest port",
     "process": "whether it lives, is ready, and its metrics",
 }
 _ERRORS: Final = {
@@ -52,7 +60,7 @@ _ERRORS: Final = {
     408: "the body did not arrive in time",
     413: "the body is too large",
     429: "too many streams are open",
-    503: "the figures can't be read just now",
+    503: "the statistics can't be read just now",
 }
 _TIME: Final = Schema(
     any_of=[
@@ -166,8 +174,8 @@ def answers(
     return {status: good, **others}
 
 
-def document(handlers: Sequence[HTTPRouteHandler]) -> bytes:
-    """The OpenAPI document of these handlers, as JSON.
+def document(handlers: Sequence[HTTPRouteHandler], click_url: str) -> bytes:
+    """The OpenAPI document of these handlers and of the ingest port at `click_url`, as JSON.
 
     The framework makes it from an application that is never served: one that is served would
     bring pages that load scripts from elsewhere.
@@ -179,14 +187,17 @@ def document(handlers: Sequence[HTTPRouteHandler]) -> bytes:
         openapi_config=_config(),
         logging_config=None,
     )
-    schema = app.openapi_schema
-    return msgspec.json.encode(schema.to_schema())
+    described = app.openapi_schema.to_schema()
+    described["paths"] |= openapi_clicks.paths(click_url)
+    return msgspec.json.encode(described)
 
 
 def _config() -> OpenAPIConfig:
     return OpenAPIConfig(
-        title="Clickmill statistics",
+        title="Clickmill",
         version="1",
+        # Relative to the document itself: a proxy may serve it under another path.
+        servers=[Server(url=".", description="the statistics port")],
         description=(
             "Clicks on banners per minute. Times are RFC 3339 with a zone or whole Unix seconds; "
             "ranges are half-open, and every minute that overlaps one is in. One answer holds at "

@@ -21,6 +21,9 @@ MAX_BODY_BYTES: Final = 64 * 1024
 """A statistics request with a longer body is a 413, on both ports."""
 MAX_VALUE_CHARS: Final = 200
 MAX_ID_DIGITS: Final = 20
+MAX_BATCH_ITEMS: Final = 10_000
+MAX_CLICKS_PER_ITEM: Final = 1_000_000
+"""The most of one item of a batch."""
 
 Params = Mapping[str, list[str]]
 

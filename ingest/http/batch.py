@@ -7,10 +7,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from clickmill.contract.params import MAX_BATCH_ITEMS, MAX_CLICKS_PER_ITEM
 from clickmill.contract.problem import Problem
 
-MAX_ITEMS: Final = 10_000
-MAX_COUNT: Final = 1_000_000
 MAX_ID: Final = 2**53
 """Above any banner ID, within what JSON numbers hold exactly: larger ones are no IDs at all."""
 
@@ -19,7 +18,7 @@ class Click(msgspec.Struct, gc=False):
     """One item: so many clicks on a banner."""
 
     bannerID: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]  # noqa: N815  # the contract's name
-    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 1
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLICKS_PER_ITEM)] = 1
 
 
 _decode_json: Final = msgspec.json.Decoder(list[Click]).decode
@@ -43,8 +42,8 @@ def decode(body: bytes, content_type: str) -> list[Click]:
         items = read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(str(error)) from None
-    if len(items) > MAX_ITEMS:
-        raise _bad(f"{len(items)} items where at most {MAX_ITEMS} are taken: send several")
+    if len(items) > MAX_BATCH_ITEMS:
+        raise _bad(f"{len(items)} items where at most {MAX_BATCH_ITEMS} are taken: send several")
     return items
 
 

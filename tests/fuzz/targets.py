@@ -181,12 +181,12 @@ def _batch(data: bytes, kind: str) -> list[batch.Click] | None:
     except Problem as problem:
         _check(problem)
         return None
-    assert len(items) <= batch.MAX_ITEMS
+    assert len(items) <= params.MAX_BATCH_ITEMS
     for item in items:
         assert type(item.bannerID) is int
         assert type(item.count) is int
         assert 0 <= item.bannerID <= batch.MAX_ID
-        assert 1 <= item.count <= batch.MAX_COUNT
+        assert 1 <= item.count <= params.MAX_CLICKS_PER_ITEM
     return items
 
 
