@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from aggregator.postgres.migrations import SchemaTooNewError
+from aggregator.postgres.migrations import SchemaError
 from clickmill.connection import Connection
 
 # The lease session talks to Postgres twice a second.
@@ -36,8 +36,8 @@ class Readiness:
         self._schema_error = ""
 
     def schema_error(self, error: Exception) -> None:
-        """The tables can't be used; only one that says "upgrade" is worth repeating to users."""
-        self._schema_error = str(error) if isinstance(error, SchemaTooNewError) else ""
+        """The tables can't be used. Only a reason that an operator has to remove is repeated."""
+        self._schema_error = str(error) if isinstance(error, SchemaError) else ""
 
     def postgres_seen(self) -> None:
         """Postgres has answered just now."""

@@ -124,7 +124,7 @@ class Service:
         while True:
             try:
                 await migrations.apply_schema(self._settings.postgres_dsn)
-            except (migrations.SchemaTooNewError, psycopg.Error, OSError, TimeoutError) as error:
+            except (migrations.SchemaError, psycopg.Error, OSError, TimeoutError) as error:
                 self._readiness.schema_error(error)
                 if throttle.allows(time.monotonic()):
                     log.warning("Postgres: %s; trying again until it answers", first_line(error))

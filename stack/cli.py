@@ -1,4 +1,4 @@
-"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top, sources.
+"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top, sources, backup, restore.
 
 Exit codes: 0 after a stop by signal, 1 when the command fails (the message says why and what to
 do), 2 when a setting or an option is wrong, 3 when clicks are left that may not be in Postgres.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ COMMANDS: Final = {
     "drain": "send the clicks in the data directory of a lost node to Postgres",
     "doctor": "check the settings, NATS and Postgres, and say what to do",
     "top": "show rates, latency, backlog and top banners of a running system every second",
+    "backup": "write the database and all uncommitted frames to a file",
+    "restore": "restore a backup into an empty database",
     "sources": "list the workers that report; `give-up NODE` closes those of a lost machine",
 }
 WRONG_SETTING: Final = 2
@@ -44,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: str = arguments.pop("command")
     once: bool = arguments.pop("once", False)
     give_up: str = arguments.pop("give_up", None) or ""
+    file = Path(arguments.pop("file", ""))
     try:
         settings = settings_module.load(arguments)
         _check_needed(command, settings)
@@ -59,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _drain(settings)
     if command == "sources":
         return _sources(settings, give_up)
+    if command in ("backup", "restore"):
+        return _copy(command, settings, file)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
 
 
@@ -86,6 +92,22 @@ def _drain(settings: Settings) -> int:
     except StackError as error:
         print(error, file=sys.stderr)
         return IN_THE_WAY
+
+
+def _copy(command: str, settings: Settings, file: Path) -> int:
+    from stack.backup.create import backup
+    from stack.backup.restore import restore
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both clean up
+    try:
+        print(backup(settings, file) if command == "backup" else restore(settings, file))
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return IN_THE_WAY
+    return 0
 
 
 def _doctor(settings: Settings) -> int:
@@ -133,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         settings_module.add_flags(sub)
         if name == "drain":
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
+        if name in ("backup", "restore"):
+            sub.add_argument("file", metavar="FILE", help="the backup")
         if name == "top":
             sub.add_argument("--once", action="store_true", help="print one screen and exit")
         if name == "sources":

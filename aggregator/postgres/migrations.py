@@ -27,7 +27,8 @@ MIGRATIONS: Final = _HERE / "migrations"
 assert COMPATIBLE_FROM <= VERSION
 
 _FOUND: Final = """
-SELECT to_regclass('source') IS NOT NULL, to_regclass('schema_version') IS NOT NULL
+SELECT to_regclass('source') IS NOT NULL, to_regclass('schema_version') IS NOT NULL,
+       to_regclass('restore_pending') IS NOT NULL
 """
 _READ: Final = "SELECT version, compatible_from FROM schema_version"
 _WRITE: Final = """
@@ -38,7 +39,11 @@ WHERE schema_version.version < excluded.version
 """
 
 
-class SchemaTooNewError(Exception):
+class SchemaError(Exception):
+    """The tables must not be used; the text says what to do."""
+
+
+class SchemaTooNewError(SchemaError):
     """The tables are of a newer release, which this one can't write to."""
 
     def __init__(self, version: int, compatible_from: int) -> None:
@@ -49,15 +54,26 @@ class SchemaTooNewError(Exception):
         )
 
 
-async def apply_schema(dsn: str) -> None:
+class RestorePendingError(SchemaError):
+    """A restore was interrupted: some of the backup is missing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a restore into this database was interrupted: stop the aggregators and run the same "
+            "`clickmill restore` again, which completes it"
+        )
+
+
+async def apply_schema(dsn: str, *, restoring: bool = False) -> None:
     """Make or update the tables. Several processes may do so at once, of several releases.
 
-    Raises SchemaTooNewError where they are newer than this release can write to.
+    Raises SchemaTooNewError where they are newer than this release can write to, and
+    RestorePendingError during a restore, unless `restoring`.
     """
     async with session(dsn, "schema") as connection:
         for number, statements in _steps():
             async with connection.transaction():
-                found = await _lock_and_read(connection)
+                found = await _lock_and_read(connection, restoring)
                 if not _is_due(number, found):
                     continue
                 if number:  # rows may have to be moved, however long that takes
@@ -83,11 +99,13 @@ def _is_due(number: int, found: int) -> bool:
     return not number or 0 < found < number
 
 
-async def _lock_and_read(connection: AsyncConnection[Any]) -> int:
+async def _lock_and_read(connection: AsyncConnection[Any], restoring: bool) -> int:
     """The version of the tables, locked until the transaction ends; 0 where there are none."""
     await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, LOCK_SCHEMA])
     row = await (await connection.execute(_FOUND)).fetchone()
-    has_tables, has_version = row or (False, False)
+    has_tables, has_version, restore_pending = row or (False, False, False)
+    if restore_pending and not restoring:
+        raise RestorePendingError
     if not has_version:
         return 1 if has_tables else 0
     row = await (await connection.execute(_READ)).fetchone()

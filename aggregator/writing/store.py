@@ -79,14 +79,19 @@ class Store:
     """The one writer of this process, with its own connection; not for concurrent use."""
 
     def __init__(
-        self, dsn: str, retention_days: int = 0, on_retry: Callable[[], None] = lambda: None
+        self,
+        dsn: str,
+        retention_days: int = 0,
+        on_retry: Callable[[], None] = lambda: None,
+        behind_days: int = BEHIND_DAYS,
     ) -> None:
         """`retention_days`: minutes older than this are clamped (0: kept forever).
 
+        Minutes older than `behind_days` are clamped too, because a clock must have been wrong.
         `on_retry` is called for each attempt that failed and is repeated.
         """
         self._dsn = dsn
-        self._behind = min(retention_days or BEHIND_DAYS, BEHIND_DAYS) * sql.MINUTES_PER_DAY
+        self._behind = min(retention_days or behind_days, behind_days) * sql.MINUTES_PER_DAY
         self._connection: AsyncConnection[Any] | None = None
         self._known: set[UUID] = set()
         self._days: set[int] = set()
@@ -155,7 +160,7 @@ class Store:
                 if len(arrivals) > 1:
                     raise  # too much for one statement_timeout: less at a time
                 await self._retry_later(error, backoff)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (migrations.SchemaError, psycopg.Error, OSError, TimeoutError) as error:
                 await self._retry_later(error, backoff)
 
     async def _retry_later(self, error: Exception, backoff: Backoff) -> None:

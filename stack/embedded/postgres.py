@@ -69,6 +69,11 @@ def install_dir() -> Path:
     raise StackError("The Postgres programs are missing: install them with `make install`.")
 
 
+def client_programs(name: str) -> list[Path]:
+    """The copies of a client program, such as pg_dump, in the Python package: one per version."""
+    return sorted(install_dir().parent.glob(f"pginstall*/bin/{name}"))
+
+
 def prepare(
     data_dir: Path, options: dict[str, str] | None = None, port: int | None = None
 ) -> Server:
