@@ -70,9 +70,13 @@ class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A statistics request as it came over HTTP: the banner, the raw query and the body.
 
     `params` (each parameter's values) is what workers of 0.1 send instead of query and body.
+    `pages`: the worker can ask for a table page by page; `more` is where the next one begins, as
+    the header of the page before says.
     """
 
     banner_id: int = msgspec.field(name="bannerID")
     query: str = ""
     body: bytes = b""
     params: dict[str, list[str]] = {}
+    pages: bool = False
+    more: str = ""

@@ -57,6 +57,8 @@ CONTENT_TYPE_HEADER: Final = "Content-Type"
 # What an answer to a statistics request may carry besides; passed on over HTTP.
 PASSED_ON_HEADERS: Final = ("Clickmill-Complete-Through", "Content-Disposition", "Retry-After")
 MORE_HEADER: Final = "Clickmill-More"
+# Its value on the last page of a table.
+NO_MORE: Final = "none"
 
 SECONDS_PER_MINUTE: Final = 60
 MAGIC: Final = b"CMF1"

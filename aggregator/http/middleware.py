@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, InternalServerException
+from litestar.response import Stream
 from litestar.types import ASGIApp, Message, Method, Receive, Scope, Send
 from litestar.utils import normalize_path
 
@@ -55,15 +56,22 @@ log = logging.getLogger("clickmill.middleware")
 AnyRequest = Request[Any, Any, Any]
 
 
-def respond(answer: Answer) -> Response[bytes]:
+def respond(answer: Answer) -> Response[Any]:
     """An Answer as the framework's response."""
+    # The type as a header, for the framework would add a second charset to it.
+    headers = {**answer.headers, "content-type": answer.content_type}
+    if answer.rest is not None:
+        pages = _joined(answer.body, answer.rest)
+        return Stream(pages, media_type=answer.content_type, headers=headers)
     return Response(
-        answer.body,
-        status_code=answer.status,
-        media_type=answer.content_type,
-        # As a header, for the framework would add a second charset to it.
-        headers={**answer.headers, "content-type": answer.content_type},
+        answer.body, status_code=answer.status, media_type=answer.content_type, headers=headers
     )
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for page in rest:
+        yield page
 
 
 def on_problem(_: AnyRequest, problem: Problem) -> Response[bytes]:

@@ -38,10 +38,10 @@ from litestar.openapi.spec import (
 )
 
 from aggregator.http import openapi_clicks
-from aggregator.reading.answers import MAX_BANNERS_ASKED, TOP_DEFAULT, TOP_MAX
 from aggregator.reading.banners import MAX_LISTED, MAX_NAME_CHARS, MAX_TARGET_CHARS
 from aggregator.reading.buckets import MAX_POINTS, STEPS
 from aggregator.reading.formats import FORMATS
+from aggregator.reading.shapes import MAX_BANNERS_ASKED, TOP_DEFAULT, TOP_MAX
 from clickmill.contract.problem import ErrorBody
 
 NDJSON: Final = "application/x-ndjson"

@@ -7,64 +7,39 @@ is taken before the statistics are read, so that it never promises more than the
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from msgspec import UNSET
 
 from aggregator.reading import buckets, formats
 from aggregator.reading.kept import ALWAYS_S, Kept, Question
 from aggregator.reading.queries import Reader
-from aggregator.reading.timerange import Range, parse_range
+from aggregator.reading.shapes import (
+    MANY_PARAMS,
+    SERIES_PARAMS,
+    TOP_DEFAULT,
+    TOP_MAX,
+    TOP_PARAMS,
+    Shape,
+    check_filled,
+    form_of,
+    named_in,
+    next_second,
+    range_of,
+    whole_second,
+)
+from aggregator.reading.tables import PAGE_ROWS, Opened, Table, Tables
+from aggregator.reading.timerange import MINUTE_S, Range
 from clickmill import messages
 from clickmill.contract import params
 from clickmill.contract.params import Params
-from clickmill.contract.problem import Problem, bad
+from clickmill.contract.problem import Problem, answer_too_large
 
-TOP_DEFAULT: Final = 20
-TOP_MAX: Final = 1_000
-MAX_BANNERS_ASKED: Final = 1_000
+# Clicks are taken an hour ahead of Postgres' time at most, and its clock may differ from ours.
+AHEAD_S: Final = 2 * buckets.HOUR_S
 
-RANGE_PARAMS: Final = frozenset({"tsFrom", "tsTo", "format"})
-SERIES_PARAMS: Final = RANGE_PARAMS | {"step", "tz", "fill"}
-MANY_PARAMS: Final = SERIES_PARAMS | {"bannerID"}
-TOP_PARAMS: Final = RANGE_PARAMS | {"limit"}
-
-
-def next_second() -> datetime:
-    """The end of the running second: what was clicked in it is in a range until "now"."""
-    return (datetime.now(UTC) + timedelta(seconds=1)).replace(microsecond=0)
-
-
-def _whole_second(moment: datetime | None) -> datetime | None:
-    return moment and moment.astimezone(UTC).replace(microsecond=0)
-
-
-class Shape:
-    """How a series is to be cut and shown: step, zone, filling, format."""
-
-    def __init__(self, given: Params, now: datetime) -> None:
-        self.span = _range(given, now)
-        self.step = buckets.parse_step(params.single(given, "step", "invalid_step"))
-        self.zone: ZoneInfo = buckets.parse_zone(params.single(given, "tz", "invalid_tz"))
-        self.asked = Question(self.span, self.step, self.zone)
-        self.filled = params.choice(given, "fill", "invalid_fill", ("zero",)) is not None
-        self.form = _form(given)
-
-    def points(self, series: list[tuple[int, int]], starts: list[int]) -> list[formats.Point]:
-        """The points of a series, with the empty buckets if they are wanted."""
-        return formats.points(formats.fill_zero(series, starts) if self.filled else series)
-
-
-def _range(given: Params, now: datetime) -> Range:
-    ts_from = params.single(given, "tsFrom", "invalid_range")
-    ts_to = params.single(given, "tsTo", "invalid_range")
-    return parse_range(ts_from, ts_to, now)
-
-
-def _form(given: Params) -> str:
-    return params.choice(given, "format", "invalid_format", formats.FORMATS) or "json"
+Reply = formats.Answer | Opened
 
 
 class Answers:
@@ -83,20 +58,24 @@ class Answers:
         self._silent = complete_but
         self._max_banner_id = max_banner_id
         self._now = now
+        self._tables = Tables()
 
     async def one(self, banner: str, query: bytes, body: bytes) -> formats.Answer:
         """Statistics of one banner, as the raw query and the JSON body ask for them."""
         given = params.merge(params.from_query(query), params.from_body(body))
-        return await self._one(banner, given)
+        return await self._whole(await self._one(banner, given))
 
-    async def _one(self, banner: str, given: Params) -> formats.Answer:
+    async def _one(self, banner: str, given: Params, most: int = PAGE_ROWS) -> Reply:
         banner_id = params.banner_id(banner, self._max_banner_id)
         params.check_names(given, SERIES_PARAMS)
-        shape = Shape(given, self._now())
+        complete, but = self._complete(), self._complete_but()
+        shape = Shape(given, self._now(), complete)
+        if shape.form != "json":
+            name = f"stats-{banner_id}"
+            return await self._table(shape, [banner_id], name, complete, most)
         kept = await self._kept(shape.span)
         shape.asked.check(kept)
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
-        complete, but = self._complete(), self._complete_but()
         cover = kept.pieces(buckets.cover(shape.span, starts))
         series = await self._reader.series([banner_id], starts, cover, shape.step)
         clicks = series.get(banner_id, [])
@@ -109,16 +88,18 @@ class Answers:
             completeThrough=complete,
             completeBut=but,
         )
-        return formats.render(answer, shape.form, f"stats-{banner_id}")
+        return formats.render(answer)
 
     async def many(self, given: Params) -> formats.Answer:
         """Statistics of the banners that are named, or of all with clicks in the range."""
         params.check_names(given, MANY_PARAMS)
-        shape = Shape(given, self._now())
-        named = self._named(given)
+        complete, but = self._complete(), self._complete_but()
+        shape = Shape(given, self._now(), complete)
+        named = named_in(given, self._max_banner_id)
+        if shape.form != "json":
+            return await self._whole(await self._table(shape, named, "stats", complete))
         kept = await self._kept(shape.span)
         shape.asked.check(kept, max(1, len(named or ())))
-        complete, but = self._complete(), self._complete_but()
         if named is None:
             whole = buckets.cover(shape.span, buckets.total_start(shape.span))
             named = await self._reader.clicked(kept.pieces(whole))
@@ -144,7 +125,28 @@ class Answers:
             completeThrough=complete,
             completeBut=but,
         )
-        return formats.render(answer, shape.form, "stats")
+        return formats.render(answer)
+
+    async def _table(
+        self, shape: Shape, named: list[int] | None, name: str, complete: datetime | None,
+        most: int = PAGE_ROWS,
+    ) -> Opened:  # fmt: skip
+        kept = await self._kept(shape.span)
+        shape.asked.check_kept(kept)
+        if shape.filled and named is None:
+            whole = buckets.cover(shape.span, buckets.total_start(shape.span))
+            named = check_filled(await self._reader.clicked(kept.pieces(whole)))
+        table = Table(self._reader, shape.cut, named, self._kept, most)
+        headers = formats.headers_of(shape.form, name, complete)
+        oldest = 0 if shape.filled else await self._reader.oldest()
+        return Opened(table, table.begin(oldest, self._latest()), shape.form, headers)
+
+    def _latest(self) -> int:
+        """No click is later than this."""
+        return int(self._now().timestamp()) // MINUTE_S * MINUTE_S + AHEAD_S
+
+    async def _whole(self, reply: Reply) -> formats.Answer:
+        return await self._tables.answer(reply) if isinstance(reply, Opened) else reply
 
     async def _kept(self, span: Range) -> Kept:
         """Read before the statistics: what it says is there is not deleted for a while."""
@@ -153,33 +155,21 @@ class Answers:
         return await self._reader.kept()
 
     def _complete(self) -> datetime | None:
-        return _whole_second(self._complete_through())
+        return whole_second(self._complete_through())
 
     def _complete_but(self) -> formats.But:
         found = self._silent()
-        return formats.CompleteBut(_whole_second(found[0]), found[1]) if found else UNSET
-
-    def _named(self, given: Params) -> list[int] | None:
-        texts = given.get("bannerID")
-        if not texts:
-            return None
-        if len(texts) > MAX_BANNERS_ASKED:
-            raise bad(
-                "too_many_banners",
-                f"{len(texts)} banners are asked for: at most {MAX_BANNERS_ASKED} go in one "
-                "request, or leave bannerID out for all",
-            )
-        return sorted({params.banner_id(text, self._max_banner_id) for text in texts})
+        return formats.CompleteBut(whole_second(found[0]), found[1]) if found else UNSET
 
     async def top(self, given: Params) -> formats.Answer:
         """The banners with most clicks in a range."""
         params.check_names(given, TOP_PARAMS)
-        span = _range(given, self._now())
-        form = _form(given)
+        complete, but = self._complete(), self._complete_but()
+        span = range_of(given, self._now(), complete)
+        form = form_of(given)
         limit = params.whole(given, "limit", "invalid_limit", 1, TOP_MAX, TOP_DEFAULT)
         kept = await self._kept(span)
         Question(span, None).check(kept)
-        complete, but = self._complete(), self._complete_but()
         cover = kept.pieces(buckets.cover(span, buckets.total_start(span)))
         everything, ranked = await self._reader.top(cover, limit)
         answer = formats.TopList(
@@ -192,17 +182,25 @@ class Answers:
             completeThrough=complete,
             completeBut=but,
         )
-        return formats.render(answer, form, "top")
+        return formats.render_top(answer, form)
 
-    async def over_nats(self, request: messages.StatsRequest) -> formats.Answer:
+    async def over_nats(self, request: messages.StatsRequest, room: int) -> formats.Answer:
         """`one` for a request that came over an ingest port: an error is an answer too.
 
-        A worker of 0.1 sends the parameters themselves, and neither query nor body.
+        `room`: bytes that a message may have. A table comes in pages, if the worker can ask for
+        the next one. A worker of 0.1 sends the parameters themselves, and neither query nor body.
         """
         try:
-            if request.params:
-                return await self._one(str(request.banner_id), request.params)
-            return await self.one(str(request.banner_id), request.query.encode(), request.body)
+            given = request.params or params.merge(
+                params.from_query(request.query.encode()), params.from_body(request.body)
+            )
+            most = min(PAGE_ROWS, room // formats.MAX_LINE_BYTES)
+            reply = await self._one(str(request.banner_id), given, most)
+            if isinstance(reply, Opened):
+                reply = await self._tables.message(reply, request, room)
+            if len(reply.body) > room:
+                raise answer_too_large(room)
         except Problem as problem:
             headers = dict(problem.headers)
             return formats.Answer(problem.status, formats.JSON, problem.body, headers)
+        return reply

@@ -148,6 +148,11 @@ def starts_of(span: Range, step: str, zone: ZoneInfo) -> list[int]:
     return list(range(span.first // size * size, span.end, size))
 
 
+def start_of(moment: datetime, step: str, zone: ZoneInfo) -> int:
+    """Start of the bucket that holds this moment."""
+    return starts_of(Range(moment, moment + timedelta(seconds=1)), step, zone)[0]
+
+
 def count(span: Range, step: str) -> int:
     """The most buckets that the range can have at this step (a zone can add one)."""
     if span.first >= span.end:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
+
+from aggregator.reading.timerange import iso
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv; charset=utf-8"
@@ -102,6 +104,8 @@ class Answer(NamedTuple):
     content_type: str
     body: bytes
     headers: Mapping[str, str] = {}
+    rest: AsyncIterator[bytes] | None = None
+    """What follows the body, where the answer is a stream."""
 
 
 def points(series: Iterable[tuple[int, int]]) -> list[Point]:
@@ -115,30 +119,61 @@ def fill_zero(series: Sequence[tuple[int, int]], starts: Iterable[int]) -> list[
     return [(start, known.get(start, 0)) for start in starts]
 
 
-def render(answer: OneBanner | ManyBanners | TopList, form: str, name: str) -> Answer:
-    """The answer in one of FORMATS; `name` is the file name of a CSV, without its ending."""
+def render(answer: OneBanner | ManyBanners) -> Answer:
+    """The answer as JSON."""
+    return Answer(200, JSON, msgspec.json.encode(answer))
+
+
+def render_top(answer: TopList, form: str) -> Answer:
+    """The top list in one of FORMATS."""
     if form == "json":
         return Answer(200, JSON, msgspec.json.encode(answer))
-    headers = {}
-    if answer.completeThrough is not None:
-        headers[COMPLETE_HEADER] = answer.completeThrough.isoformat().replace("+00:00", "Z")
-    fields, rows = _table(answer)
+    fields = ("bannerID", "name", "Counts")
+    rows = [(entry.bannerID, entry.name, entry.Counts) for entry in answer.top]
+    headers = headers_of(form, "top", answer.completeThrough)
     if form == "ndjson":
         lines = [dict(zip(fields, row, strict=True)) for row in rows]
         return Answer(200, NDJSON, msgspec.json.Encoder().encode_lines(lines), headers)
-    headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return Answer(200, CSV, _csv(fields, rows), headers)
 
 
-def _table(
-    answer: OneBanner | ManyBanners | TopList,
-) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    if isinstance(answer, TopList):
-        ranked = [(entry.bannerID, entry.name, entry.Counts) for entry in answer.top]
-        return ("bannerID", "name", "Counts"), list(ranked)
-    banners = [answer] if isinstance(answer, OneBanner) else answer.banners
-    rows = [(point.ts, banner.bannerID, point.v) for banner in banners for point in banner.stats]
-    return ("ts", "bannerID", "v"), list(rows)
+def headers_of(form: str, name: str, complete: datetime | None) -> dict[str, str]:
+    """Of CSV and NDJSON; `name` is the file name of a CSV, without its ending."""
+    headers = {}
+    if complete is not None:
+        headers[COMPLETE_HEADER] = complete.isoformat().replace("+00:00", "Z")
+    if form == "csv":
+        headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    return headers
+
+
+# --- tables of clicks, which may be of any size ---------------------------------------------------
+
+CONTENT_TYPES: Final = {"csv": CSV, "ndjson": NDJSON}
+MAX_LINE_BYTES: Final = 128
+
+
+def head(form: str) -> bytes:
+    """What comes before the lines."""
+    return b"ts,bannerID,v\r\n" if form == "csv" else b""
+
+
+def lines(form: str, rows: Sequence[tuple[int, int, int]]) -> bytes:
+    """Lines of (banner ID, Unix seconds, clicks)."""
+    texts = {at: iso(at) for at in {row[1] for row in rows}}
+    if form == "csv":
+        table = [f"{texts[at]},{banner},{v}\r\n" for banner, at, v in rows]
+    else:
+        table = [f'{{"ts":"{texts[at]}","bannerID":{banner},"v":{v}}}\n' for banner, at, v in rows]
+    return "".join(table).encode()
+
+
+def last_line(form: str, until: int, rows: int, clicks: int) -> bytes:
+    """It says that the table is whole, how many lines it has, and the sum of their clicks."""
+    if form == "csv":
+        return f"# complete until {iso(until)},{rows},{clicks}\r\n".encode()
+    last = {"complete": True, "tsTo": iso(until), "rows": rows, "Counts": clicks}
+    return msgspec.json.encode(last) + b"\n"
 
 
 def _csv(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
@@ -150,8 +185,6 @@ def _csv(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
     return "" if value is None else value

@@ -63,10 +63,14 @@ class Question(NamedTuple):
 
     def check(self, kept: Kept, banners: int = 1) -> None:
         """Problem (too_fine, too_many_points) where it can't be answered as it is."""
-        if self.needs_gone(kept):
-            raise _too_fine(self, kept, banners)
+        self.check_kept(kept, banners)
         if self.step is not None:
             check_points(self.span, self.step, banners)
+
+    def check_kept(self, kept: Kept, banners: int = 1) -> None:
+        """Problem (too_fine) where minutes are gone that it needs."""
+        if self.needs_gone(kept):
+            raise _too_fine(self, kept, banners)
 
     def fits(self, banners: int) -> bool:
         """Whether the points go into one answer."""

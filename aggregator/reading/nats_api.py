@@ -62,7 +62,8 @@ class NatsApi:
 
     async def _stats(self, message: Msg) -> None:
         request = _StatsRequest.decode(message.data)
-        answer = await self._answers.over_nats(request)
+        room = self._connection.max_payload - wire.HEADERS_BYTES
+        answer = await self._answers.over_nats(request, room)
         headers = {
             wire.STATUS_HEADER: str(answer.status),
             wire.CONTENT_TYPE_HEADER: answer.content_type,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -18,8 +17,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from aggregator.reading.buckets import MAX_POINTS, Cover, Piece, size_of
+from aggregator.reading.buckets import MAX_POINTS, Cover, size_of
 from aggregator.reading.kept import NOTHING, Kept
+from aggregator.reading.pieces import EVERYBODY, Params, Whose, moment, of_banners, union
 from clickmill.contract.problem import stats_unreadable
 
 POOL_MIN: Final = 1
@@ -29,11 +29,7 @@ POOL_MAX_WAITING: Final = 256
 STATEMENT_TIMEOUT_MS: Final = 5_000
 # Also where Postgres hangs, and ends no statement by itself.
 ANSWER_TIMEOUT_S: Final = 8.0
-# Past this many pieces of one table they are joined as a list instead of one branch for each.
-MAX_BRANCHES: Final = 3
-
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
-Params = dict[str, object]
 
 log = logging.getLogger("clickmill.queries")
 
@@ -59,12 +55,8 @@ class Recent(NamedTuple):
 
 # Banner ID → (bucket's start in Unix seconds, clicks), ascending, without empty buckets.
 Series = dict[int, list[tuple[int, int]]]
-
-_TABLES: Final[tuple[tuple[LiteralString, LiteralString], ...]] = (
-    ("banner_day", "day"),
-    ("banner_hour", "hour"),
-    ("banner_minute", "minute"),
-)
+Row = tuple[int, int, int]
+"""Banner ID, bucket's start in Unix seconds, clicks."""
 
 
 def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
@@ -131,36 +123,48 @@ class Reader:
         self, banners: Sequence[int], starts: Sequence[int], cover: Cover, step: str
     ) -> Series:
         """Clicks by banner and bucket. `starts` and `cover` come from `buckets`."""
-        if not starts or not banners:
+        if not banners:
             return {}
-        params: Params = {"ids": list(banners)}
-        rows_of = _union(cover, params, one=len(banners) == 1)
-        if len(banners) == 1:
-            params["id"] = banners[0]
+        series: Series = {}
+        for banner_id, at, clicks in await self.rows(of_banners(banners), starts, cover, step):
+            series.setdefault(banner_id, []).append((at, clicks))
+        return series
+
+    async def rows(
+        self, whose: Whose, starts: Sequence[int], cover: Cover, step: str, most: int | None = None
+    ) -> list[Row]:
+        """Clicks by banner and bucket in this order, at most `most`, without empty buckets."""
+        params: Params = {"most": most}
+        rows_of = union(cover, params, whose)
+        if not rows_of:
+            return []
         size = size_of(starts, step)
         if size is not None:
             bucket: LiteralString = "date_bin(%(size)s, t, 'epoch')"
             params["size"] = f"{size} seconds"
         else:
             bucket = "(%(starts)s::timestamptz[])[width_bucket(t, %(starts)s::timestamptz[])]"
-            params["starts"] = [_moment(start) for start in starts]
+            params["starts"] = [moment(start) for start in starts]
         sql = (
             f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at, sum(clicks)::bigint"
-            f" FROM ({rows_of}) AS piece GROUP BY 1, 2 ORDER BY 1, 2"
+            f" FROM ({rows_of}) AS piece GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(most)s"
         )
-        series: Series = {}
-        for banner_id, at, clicks in await self.fetch(sql, params):
-            series.setdefault(banner_id, []).append((at, clicks))
-        return series
+        return [(row[0], row[1], row[2]) for row in await self.fetch(sql, params)]
 
     async def clicked(self, cover: Cover) -> list[int]:
         """IDs of the banners that have clicks in the pieces, ascending; at most MAX_POINTS + 1."""
         params: Params = {"limit": MAX_POINTS + 1}
-        rows_of = _union(cover, params)
+        rows_of = union(cover, params, EVERYBODY)
         if not rows_of:
             return []
         sql = f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
         return [row[0] for row in await self.fetch(sql, params)]
+
+    async def oldest(self) -> int:
+        """Unix seconds before which there are no clicks."""
+        sql: LiteralString = "SELECT extract(epoch FROM min(day))::bigint FROM banner_day"
+        rows = await self.fetch(sql, {})
+        return rows[0][0] or 0
 
     async def kept(self) -> Kept:
         """What retention has left."""
@@ -183,7 +187,7 @@ class Reader:
         )
         recent = Recent({}, {})
         for banner_id, minute, clicks in await self.fetch(
-            sql, {"since": _moment(since), "most": most}
+            sql, {"since": moment(since), "most": most}
         ):
             if banner_id < 0:
                 recent.minutes[minute] = clicks
@@ -197,12 +201,12 @@ class Reader:
             "SELECT extract(epoch FROM minute)::bigint, sum(clicks)::bigint FROM banner_minute"
             " WHERE minute >= %(since)s GROUP BY 1 ORDER BY 1"
         )
-        return dict(await self.fetch(sql, {"since": _moment(since)}))
+        return dict(await self.fetch(sql, {"since": moment(since)}))
 
     async def top(self, cover: Cover, limit: int) -> tuple[int, list[Total]]:
         """(clicks of all banners, the `limit` banners with most clicks, equal ones by ID)."""
         params: Params = {"limit": limit}
-        rows_of = _union(cover, params)
+        rows_of = union(cover, params, EVERYBODY)
         if not rows_of:
             return 0, []
         sql = (
@@ -215,58 +219,3 @@ class Reader:
         )
         rows = await self.fetch(sql, params)
         return (rows[0][3] if rows else 0), [Total(*row[:3]) for row in rows]
-
-
-def _moment(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _union(cover: Cover, params: Params, one: bool | None = None) -> LiteralString:
-    """SQL that gives (banner_id, t, clicks) of all pieces; adds its values to `params`.
-
-    `one`: of %(id)s alone (True), of %(ids)s (False), of every banner (None).
-    """
-    branches: list[LiteralString] = []
-    for (table, column), pieces in zip(_TABLES, cover, strict=True):
-        if pieces:
-            branches += _branches(table, column, pieces, params, one)
-    return " UNION ALL ".join(branches)
-
-
-def _branches(
-    table: LiteralString,
-    column: LiteralString,
-    pieces: list[Piece],
-    params: Params,
-    one: bool | None,
-) -> list[LiteralString]:
-    whose: LiteralString = "TRUE"
-    if one is not None:
-        whose = "banner_id = %(id)s" if one else "banner_id = ANY(%(ids)s)"
-    select: LiteralString = f"SELECT banner_id, {column} AS t, clicks FROM {table}"
-    if len(pieces) > MAX_BRANCHES:
-        params[f"{column}_from"] = [_moment(left) for left, _ in pieces]
-        params[f"{column}_to"] = [_moment(right) for _, right in pieces]
-        params[f"{column}_first"] = _moment(pieces[0][0])
-        params[f"{column}_end"] = _moment(pieces[-1][1])
-        parts: LiteralString = (
-            f"unnest(%({column}_from)s::timestamptz[], %({column}_to)s::timestamptz[])"
-        )
-        joined: LiteralString = (
-            f"{select} JOIN {parts} AS part (since, until)"
-            f" ON {column} >= since AND {column} < until"
-            f" WHERE {whose} AND {column} >= %({column}_first)s AND {column} < %({column}_end)s"
-        )
-        return [joined]
-    branches: list[LiteralString] = []
-    for n, (left, right) in enumerate(pieces):
-        key: LiteralString = f"{column}_{_DIGITS[n]}"
-        params[f"{key}_from"], params[f"{key}_to"] = _moment(left), _moment(right)
-        branches.append(
-            f"{select} WHERE {whose} AND {column} >= %({key}_from)s AND {column} < %({key}_to)s"
-        )
-    return branches
-
-
-_DIGITS: Final[tuple[LiteralString, ...]] = ("0", "1", "2")
-assert len(_DIGITS) == MAX_BRANCHES

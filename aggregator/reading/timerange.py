@@ -86,17 +86,22 @@ def parse_time(name: str, text: str) -> datetime:
     return moment
 
 
-def parse_range(ts_from: str | None, ts_to: str | None, now: datetime) -> Range:
+def parse_range(
+    ts_from: str | None, ts_to: str | None, now: datetime, or_empty: bool = False
+) -> Range:
     """The range of a request; a bound that is missing is made from the other one and `now`.
 
     Neither: the last hour. Only tsFrom: until now. Only tsTo: the hour before it.
-    Raises Problem (invalid_range) where a bound is no time, or the range is reversed.
+    Raises Problem (invalid_range) where a bound is no time, or the range is reversed; with
+    `or_empty` it is empty then, at tsFrom.
     """
     until = parse_time("tsTo", ts_to) if ts_to is not None else now
     if ts_from is not None:
         since = parse_time("tsFrom", ts_from)
     else:
         since = max(until - DEFAULT_SPAN, EARLIEST)
+    if since > until and or_empty:
+        until = since
     if since > until:
         to = "tsTo" if ts_to is not None else "now, where no tsTo is given"
         raise bad("invalid_range", f"tsFrom is after {to}: swap them, or give a later tsTo")

@@ -100,6 +100,21 @@ def stats_unreadable() -> Problem:
     return unavailable("stats_unavailable", sentence)
 
 
+def completeness_unknown() -> Problem:
+    """The 503 of tsTo=complete while completeThrough is not known."""
+    sentence = "how far statistics are complete is not known just now: ask again in a few seconds"
+    return unavailable("stats_unavailable", f"{sentence}, or give a time as tsTo")
+
+
+def answer_too_large(limit: int) -> Problem:
+    """A 400 of the ingest port: its answers come over NATS, in messages of `limit` bytes."""
+    return bad(
+        "answer_too_large",
+        f"the answer is larger than the {limit:,} bytes that NATS lets through here: ask the "
+        "statistics port (8081), or for fewer points, or with format=ndjson",
+    )
+
+
 def quote(value: object) -> str:
     """A wrong value as it may stand in a sentence: printable and short."""
     text = ascii(value)

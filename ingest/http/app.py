@@ -27,6 +27,7 @@ from ingest.http.responses import (
     cors_headers,
     error_answer,
     no_store,
+    send_stream,
 )
 from ingest.metrics import Slot
 
@@ -100,7 +101,10 @@ class App:
             reply = error_answer(
                 Problem(500, "internal_error", "this is a defect of ours: the log says more")
             )
-        self._send(proto, reply)
+        if reply.rest is None:
+            self._send(proto, reply)
+        else:
+            await send_stream(proto, reply, self._cors)
         self._slot.request(route.name, scope.method, reply.status, time.monotonic_ns() - began)
         if unread:
             await self._bodies.linger(headers, proto)

@@ -5,9 +5,12 @@ Why apart: the fast path and the ordinary way must say the same, byte for byte.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]
 
 from clickmill.contract.problem import Headers, Problem
 
@@ -20,6 +23,8 @@ PIXEL_GIF: Final = (
     b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 )
 
+log = logging.getLogger("clickmill.ingest")
+
 
 class Answer(NamedTuple):
     """Status, body and headers, without those that every answer has."""
@@ -27,6 +32,23 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     headers: Headers
+    rest: AsyncIterator[bytes] | None = None
+    """What follows the body, where the answer is a stream."""
+
+
+async def send_stream(proto: Any, answer: Answer, cors: Headers) -> None:
+    """Send an answer piece by piece, no faster than the client reads.
+
+    One that breaks off lacks its last line.
+    """
+    assert answer.rest is not None
+    transport = proto.response_stream(answer.status, [*answer.headers, *cors])
+    try:
+        await transport.send_bytes(answer.body)
+        async for piece in answer.rest:
+            await transport.send_bytes(piece)
+    except (Problem, ProtocolClosed) as error:
+        log.info("a table was not sent to its end: %s", error)
 
 
 def error_answer(problem: Problem) -> Answer:

@@ -18,7 +18,7 @@ from uuid import UUID
 import google_crc32c
 import msgspec
 
-from aggregator.reading import answers, banners, buckets
+from aggregator.reading import banners, buckets, shapes
 from clickmill import messages, wire
 from clickmill.contract import params
 from clickmill.contract.problem import Problem, stats_unreachable
@@ -250,8 +250,8 @@ def body(data: bytes) -> None:
 
 
 def _shape(given: params.Params) -> None:
-    params.check_names(given, answers.SERIES_PARAMS)
-    shape = answers.Shape(given, NOW)
+    params.check_names(given, shapes.SERIES_PARAMS)
+    shape = shapes.Shape(given, NOW, NOW)
     assert shape.span.since <= shape.span.until
     buckets.check_points(shape.span, shape.step)
     starts = buckets.starts_of(shape.span, shape.step, shape.zone)

@@ -152,7 +152,7 @@ def test_other_formats_and_carriers_say_the_same(old: Old) -> None:
     check_error(posted, 400, "too_fine")
     for step, status in (("1m", 400), ("1h", 200)):
         request = messages.StatsRequest(1, urlencode(span | {"step": step}))
-        answer = old.api.run(old.api.answers.over_nats(request))
+        answer = old.api.run(old.api.answers.over_nats(request, 2**20))
         assert answer.status == status
         assert json.loads(answer.body).get("code") == ("too_fine" if status == 400 else None)
         assert json.loads(answer.body).get("Counts") == (clicks if status == 200 else None)

@@ -122,7 +122,7 @@ def test_weeks_and_months_of_a_zone(api: Api, banner: int) -> None:
 
     def ask(step: str, zone: str) -> list[str]:
         answer = api.get(f"/stats/{banner}", step=step, tz=zone, format="csv", **span)
-        return [row.replace(f",{banner},", ",") for row in answer.text.split()[1:]]
+        return [row.replace(f",{banner},", ",") for row in answer.text.splitlines()[1:-1]]
 
     assert ask("1mo", "UTC") == ["2024-09-01T00:00:00Z,12", "2024-11-01T00:00:00Z,9"]
     assert ask("1mo", "Europe/Berlin") == [
@@ -141,13 +141,16 @@ def test_csv_and_ndjson(api: Api, banner: int) -> None:
         ["ts", "bannerID", "v"],
         [FROM, str(banner), "30"],
         ["2024-12-10T12:57:00Z", str(banner), "12"],
+        ["# complete until 2024-12-10T12:58:00Z", "2", "42"],
     ]
     assert answer.headers["clickmill-complete-through"].endswith("Z")
     answer = api.get(f"/stats/{banner}", tsFrom=FROM, tsTo=TO, format="ndjson")
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert lines[0] == {"ts": FROM, "bannerID": banner, "v": 30}
-    assert len(lines) == 2
+    assert lines[2:] == [
+        {"complete": True, "tsTo": "2024-12-10T12:58:00Z", "rows": 2, "Counts": 42}
+    ]
 
 
 def test_several_banners_and_all(api: Api, banner: int) -> None:
@@ -163,7 +166,7 @@ def test_several_banners_and_all(api: Api, banner: int) -> None:
     body = api.get("/stats", step="1h", **span).json()
     assert [(b["bannerID"], b["Counts"]) for b in body["banners"]] == [(banner, 3), (90_001, 4)]
     text = api.get("/stats", format="csv", **span).text
-    assert text.splitlines()[1:] == [
+    assert text.splitlines()[1:-1] == [
         f"{iso(first)},{banner},1", f"{iso(first + 60)},{banner},2", f"{iso(first + 120)},90001,4",
     ]  # fmt: skip
     zero = api.get("/stats", bannerID=90_002, fill="zero", **span).json()

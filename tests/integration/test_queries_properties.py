@@ -79,7 +79,7 @@ def truth(banner: int, since: int, until: int) -> Figures:
 
 def ask(api: Api, banner: int, since: int, until: int, **more: str) -> dict[str, Any]:
     query = urlencode({"tsFrom": since, "tsTo": until, **more})
-    answer = api.run(api.answers.over_nats(messages.StatsRequest(banner, query)))
+    answer = api.run(api.answers.over_nats(messages.StatsRequest(banner, query), 2**20))
     return {"status": answer.status, **json.loads(answer.body)}
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.reading.answers import next_second
+from aggregator.reading.shapes import next_second
 from aggregator.reading.timerange import (
     EARLIEST,
     LATEST,
