@@ -30,7 +30,8 @@ NAMES: Final = frozenset(
         "adopt.lock", "adopt.seal", "adopt.sealed", "adopt.discard", "adopt.remove",
         "aggregator.apply", "aggregator.before_commit", "aggregator.after_commit",
         "aggregator.acknowledge", "aggregator.broadcast",
-        "backup.dump", "backup.dumped", "restore.prepared", "restore.tables", "restore.frames",
+        "backup.frames", "backup.dump", "backup.dumped",
+        "restore.prepared", "restore.tables", "restore.frames",
     }
 )  # fmt: skip
 

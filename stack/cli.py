@@ -7,6 +7,7 @@ do), 2 when a setting or an option is wrong, 3 when clicks are left that may not
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -99,6 +100,7 @@ def _copy(command: str, settings: Settings, file: Path) -> int:
     from stack.backup.restore import restore
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both clean up
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # about the statement it interrupts
     try:
         print(backup(settings, file) if command == "backup" else restore(settings, file))
     except StackError as error:

@@ -1,16 +1,14 @@
-"""`clickmill backup FILE`: a database and the frames that it does not have, as of one moment.
+"""`clickmill backup FILE`: a database and the frames that it does not have.
 
-The frames are read right after the snapshot of the database is taken. A worker keeps its frames for
-the keep time after their commit, so each is in the snapshot or still in its spool.
+The frames are read first. One that is committed and deleted before the dump begins is in the dump;
+one that is in both counts once after a restore, because the marks are in the dump, too.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid4
 from zipfile import ZipFile
 
@@ -25,7 +23,6 @@ from stack.backup.spools import Uncommitted
 from stack.errors import StackError
 from stack.progress import progress
 
-SNAPSHOT_TRIES: Final = 3
 _TABLES: Final = """
 SELECT n.nspname, to_regclass('schema_version') IS NOT NULL, to_regclass('restore_pending') IS NULL
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('source')
@@ -40,14 +37,6 @@ JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind
 Session = psycopg.Connection[Any]
 
 
-class Snapshot(NamedTuple):
-    """An exported snapshot, and the frames that it does not have."""
-
-    name: str
-    compatible_from: int
-    uncommitted: Uncommitted
-
-
 def backup(settings: Settings, path: Path) -> str:
     """Writes the file; a sentence that says what is in it. Raises StackError without a file."""
     root = Path(settings.data_dir).resolve() / "ingest"
@@ -55,18 +44,15 @@ def backup(settings: Settings, path: Path) -> str:
         archive.new(path) as file,
         database.existing(settings) as dsn,
         database.connected(dsn) as session,
-        tempfile.TemporaryFile(dir=path.parent) as frames,
     ):
-        server = database.server(session, dsn)
-        schema = _schema(session)
-        snapshot = _snapshot(session, root, frames)
-        archive.write_manifest(file, _manifest(snapshot, schema, server))
-        frames.seek(0)
-        with file.open(archive.FRAMES, "w", force_zip64=True) as part:
-            shutil.copyfileobj(frames, part)
-        _dump(file, session, server, schema, snapshot)
+        server, schema = database.server(session, dsn), _schema(session)
+        programs.find("pg_dump", server)
+        uncommitted = _write_frames(file, session, root)
+        failpoint("backup.frames")
+        archive.write_manifest(file, _manifest(session, uncommitted, schema, server))
+        _dump(file, session, server, schema)
         failpoint("backup.dumped")
-    return _summary(path, root, snapshot.uncommitted)
+    return _summary(path, root, uncommitted)
 
 
 def _schema(session: Session) -> str:
@@ -82,30 +68,16 @@ def _schema(session: Session) -> str:
     return str(row[0])
 
 
-def _snapshot(session: Session, root: Path, frames: IO[bytes]) -> Snapshot:
-    """A snapshot that is valid until the session's transaction ends.
-
-    A gap means that frames were committed after the snapshot and deleted at once, because the spool
-    is full: a new snapshot has them. If it remains, they are damaged, and nothing has them.
-    """
-    tries = 1
-    while (snapshot := _try(session, root, frames)).uncommitted.gaps and tries < SNAPSHOT_TRIES:
-        session.execute("ROLLBACK")
-        tries += 1
-    return snapshot
-
-
-def _try(session: Session, root: Path, frames: IO[bytes]) -> Snapshot:
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    [(name,)] = session.execute("SELECT pg_export_snapshot()").fetchall()
-    [(compatible_from,)] = session.execute(_VERSION).fetchall()
+def _write_frames(file: ZipFile, session: Session, root: Path) -> Uncommitted:
     marks: dict[UUID, int] = dict(session.execute(_MARKS).fetchall())
-    frames.seek(0)
-    frames.truncate()
-    return Snapshot(name, compatible_from, spools.collect(root, marks, frames))
+    with file.open(archive.FRAMES, "w", force_zip64=True) as part:
+        return spools.collect(root, marks, part)
 
 
-def _manifest(snapshot: Snapshot, schema: str, server: Server) -> archive.Manifest:
+def _manifest(
+    session: Session, uncommitted: Uncommitted, schema: str, server: Server
+) -> archive.Manifest:
+    [(compatible_from,)] = session.execute(_VERSION).fetchall()
     return archive.Manifest(
         format=archive.FORMAT,
         id=str(uuid4()),
@@ -113,13 +85,13 @@ def _manifest(snapshot: Snapshot, schema: str, server: Server) -> archive.Manife
         clickmill=build()["version"],
         postgres=server.major,
         schema=schema,
-        compatible_from=snapshot.compatible_from,
-        frames=snapshot.uncommitted.frames,
-        clicks_in_frames=snapshot.uncommitted.clicks,
+        compatible_from=compatible_from,
+        frames=uncommitted.frames,
+        clicks_in_frames=uncommitted.clicks,
     )
 
 
-def _dump(file: ZipFile, session: Session, server: Server, schema: str, snapshot: Snapshot) -> None:
+def _dump(file: ZipFile, session: Session, server: Server, schema: str) -> None:
     """The progress is that of the tables' sizes; a table counts when the next one begins."""
     sizes: dict[str, int] = dict(session.execute(_SIZES, [schema]).fetchall())
     current = ""
@@ -134,7 +106,7 @@ def _dump(file: ZipFile, session: Session, server: Server, schema: str, snapshot
             advance(sizes.pop(current, 0))
             current = name
 
-        programs.dump(server, schema, snapshot.name, part, on_table)
+        programs.dump(server, schema, part, on_table)
         advance(sum(sizes.values()))
 
 

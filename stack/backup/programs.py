@@ -64,14 +64,12 @@ def _major(program: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def dump(
-    server: Server, schema: str, snapshot: str, out: IO[bytes], on_table: Callable[[str], None]
-) -> None:
-    """Writes a dump of the schema, as of an exported snapshot. Raises StackError.
+def dump(server: Server, schema: str, out: IO[bytes], on_table: Callable[[str], None]) -> None:
+    """Writes a dump of the schema, as of one moment. Raises StackError.
 
     `on_table` is called with the name of each table when its rows are due.
     """
-    options = ["--format=custom", f"--schema={schema}", f"--snapshot={snapshot}", "--verbose"]
+    options = ["--format=custom", f"--schema={schema}", "--verbose"]
 
     def on_line(line: str) -> None:
         if match := _TABLE.search(line):

@@ -186,7 +186,7 @@ def _batches(part: IO[bytes]) -> Iterator[list[Arrival]]:
     size = 0
     for data in spools.read(part):
         frame = wire.decode(data)
-        # No earlier frame is missing: all that the spool had are in the backup.
+        # The backup has all that the spool had: if earlier frames are missing, they are lost.
         batch.append(Arrival(frame.source, frame.seq, frame, frame.seq, data))
         size += len(data)
         if len(batch) == BATCH_FRAMES or size > BATCH_BYTES:

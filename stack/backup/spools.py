@@ -21,11 +21,10 @@ COUNTERS: Final = "counters"
 
 
 class Uncommitted(NamedTuple):
-    """What was found. `gaps`: sources whose frames don't follow their mark without a gap."""
+    """How many there are."""
 
     frames: int
     clicks: int
-    gaps: frozenset[UUID]
 
 
 def collect(root: Path, marks: Mapping[UUID, int], out: IO[bytes]) -> Uncommitted:
@@ -34,17 +33,14 @@ def collect(root: Path, marks: Mapping[UUID, int], out: IO[bytes]) -> Uncommitte
     Raises StackError if a spool is of a newer release.
     """
     frames = clicks = 0
-    gaps = set()
     for directory in _sources(root):
         last = marks.get(UUID(directory.name), 0)
         for frame, data in _frames(directory):
             if frame.seq <= last:
                 continue
-            if frame.seq != last + 1:
-                gaps.add(frame.source)
             out.write(data)
             frames, clicks, last = frames + 1, clicks + frame.clicks, frame.seq
-    return Uncommitted(frames, clicks, frozenset(gaps))
+    return Uncommitted(frames, clicks)
 
 
 def unsealed(root: Path) -> list[Path]:

@@ -17,7 +17,10 @@ import pytest
 
 from aggregator.writing.fold import Arrival
 from aggregator.writing.store import Store
+from clickmill import wire
+from ingest.durable.spool import Spool
 from stack.backup import spools
+from stack.supervise.process import is_stopped
 from tests.support import backups, sql
 from tests.support.aggregators import aggregator
 from tests.support.fix_nats import NatsServer
@@ -177,6 +180,29 @@ def test_spools_send_what_was_committed_after_the_backup(
     assert sql.quarantine(empty) == []
 
 
+def test_clicks_that_are_committed_during_a_backup_count_once(
+    database: str, empty: str, tmp_path: Path
+) -> None:
+    """Frame 2 is in the spool, and then in the database; 4 is in the spool, and 3 is damaged."""
+    file, settings = tmp_path / "backup.zip", {"postgres_dsn": database, "data_dir": tmp_path}
+    fill(database)
+    frames = {seq: frame(seq, {BANNER: 1}, 29 + seq) for seq in (2, 3, 4)}
+    spool(tmp_path, [frames[2], frames[4]])
+    running = backups.start("backup", file, **settings, failpoints="backup.frames=stop")
+    eventually(lambda: is_stopped(running.pid), 30, "it has read the frames")
+    apply(database, frames[2])
+    running.send_signal(signal.SIGCONT)
+    text = running.communicate(timeout=60)[0]
+    assert "2 uncommitted frames with 2 clicks" in text
+    code, text = backups.run("restore", file, postgres_dsn=empty, data_dir=tmp_path)
+    assert code == 0, text
+    assert sql.counts(empty) == {BANNER: 32}
+    assert sql.quarantine(empty) == [(4, "hole", 1)]
+    for late in frames.values():
+        apply(empty, late)
+    assert sql.counts(empty) == {BANNER: 32}
+
+
 def test_a_restore_beside_an_aggregator_is_refused(
     nats: NatsServer, database: str, empty: str, tmp_path: Path
 ) -> None:
@@ -192,7 +218,7 @@ def test_a_restore_beside_an_aggregator_is_refused(
     assert sql.counts(empty) == {BANNER: 30}
 
 
-@pytest.mark.parametrize("step", ["backup.dump", "backup.dumped"])
+@pytest.mark.parametrize("step", ["backup.frames", "backup.dump", "backup.dumped"])
 def test_a_killed_backup_leaves_no_backup(database: str, tmp_path: Path, step: str) -> None:
     file, settings = tmp_path / "backup.zip", {"postgres_dsn": database, "data_dir": tmp_path}
     fill(database)
@@ -248,15 +274,24 @@ def test_an_interrupted_restore_is_completed_by_the_same_command(
 
 def fill(dsn: str) -> None:
     """30 clicks of an open source on the node `far`, three days ago, and a banner with a name."""
-    minute = int(time.time()) // 60 - 3 * 1440
-    sealed = frame(1, {BANNER: 30}, 30, minute=minute)
-
-    async def apply(store: Store) -> None:
-        await store.apply([Arrival(sealed.source, 1, sealed)])
-
-    with_store(dsn, apply)
+    apply(dsn, frame(1, {BANNER: 30}, 30, minute=int(time.time()) // 60 - 3 * 1440))
     sql.query(dsn, "UPDATE source SET node = 'far'")
     sql.query(dsn, "INSERT INTO banner VALUES (%s, 'Frühling', 'https://example.org/')", BANNER)
+
+
+def apply(dsn: str, sealed: wire.Frame) -> None:
+    async def apply_one(store: Store) -> None:
+        await store.apply([Arrival(sealed.source, sealed.seq, sealed)])
+
+    with_store(dsn, apply_one)
+
+
+def spool(data_dir: Path, frames: list[wire.Frame]) -> None:
+    home = data_dir / "ingest" / str(frames[0].source)
+    home.mkdir(parents=True)
+    written = Spool(home / "spool", 1 << 30)
+    written.append(frames)
+    written.close()
 
 
 def spooled_clicks(data_dir: Path) -> int:
