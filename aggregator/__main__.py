@@ -9,11 +9,11 @@ import sys
 import uvloop
 
 from aggregator.service import Service
-from clickmill import heartbeat, openfiles
-from clickmill import settings as configuration
+from clickmill import configuration, heartbeat, openfiles
+from clickmill.settings import Settings
 
 
-async def serve(settings: configuration.Settings) -> None:
+async def serve(settings: Settings) -> None:
     """Run until a signal ends it."""
     await Service(settings).run()
 

@@ -82,6 +82,8 @@ class Service:
             not_ready=self._readiness.reason,
             registry=registry,
             stats_token=self._settings.stats_token,
+            write_token=self._settings.write_token,
+            allowed_hosts=self._settings.allowed_hosts,
             max_banner_id=self._settings.max_banner_id,
             click_url=f"http://{HOST}:{self._settings.port}",
             target_changed=partial(announce_target, self._connection),

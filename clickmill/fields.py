@@ -27,6 +27,14 @@ def text_meta(description: str, pattern: str = "", allowed: str = "", secret: bo
     return Meta(description=description, extra=extra)
 
 
+def token_meta(description: str) -> Meta:
+    """Bearer tokens: secret, without a flag, and with a `_FILE` form (see `configuration`)."""
+    pattern = r"[!-+\--~]+(,[!-+\--~]+)*"
+    allowed = "printable characters without spaces, several tokens with commas between"
+    extra = {"pattern": pattern, "allowed": allowed, "secret": True, "token": True}
+    return Meta(description=description, extra=extra)
+
+
 def size_meta(low: int, high: int, description: str) -> Meta:
     """A number of bytes, which may be written with its unit."""
     return Meta(ge=low, le=high, description=description, extra={"unit": "bytes"})
@@ -45,6 +53,16 @@ class Field(NamedTuple):
     def env(self) -> str:
         """Name of the environment variable."""
         return PREFIX + self.name.upper()
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it is a token, which has no flag and may come from a file."""
+        return bool((self.meta.extra or {}).get("token"))
+
+    @property
+    def file_env(self) -> str:
+        """Name of the environment variable with the path of a token's file."""
+        return self.env + "_FILE"
 
     @property
     def flag(self) -> str:

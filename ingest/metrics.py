@@ -28,7 +28,9 @@ METHODS: Final = ("GET", "POST", "OPTIONS", "HEAD", "other")
 ROUTES: Final = (
     "counter", "stats", "clicks", "pixel", "click", "livez", "readyz", "metrics", "other",
 )  # fmt: skip
-STATUSES: Final = (200, 204, 302, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503)
+STATUSES: Final = (
+    200, 204, 302, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503,
+)  # fmt: skip
 BOUNDS_NS: Final = tuple(
     us * 1000
     for us in (

@@ -15,12 +15,12 @@ from typing import Final
 
 import uvloop
 
-from clickmill import heartbeat, openfiles
-from clickmill import settings as configuration
+from clickmill import configuration, heartbeat, openfiles
+from clickmill.contract.access import Access, Hosts
 from clickmill.contract.problem import Headers
+from clickmill.contract.tokens import Tokens
 from clickmill.settings import Settings
 from clickmill.tasks import end
-from clickmill.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest._fastpath import AnsweringLoop, Fastpath
 from ingest.durable.source import Source
@@ -105,8 +105,11 @@ def _redirect_headers(settings: Settings) -> Headers:
 
 
 def _options(settings: Settings) -> app.Options:
-    tokens = Tokens.parse(settings.stats_token)
-    return app.Options(settings.cors_origin, tokens, settings.body_timeout, settings.body_max_bytes)
+    access = Access(
+        Tokens.parse(settings.stats_token), Tokens.parse(settings.write_token),
+        Hosts.parse(settings.allowed_hosts),
+    )  # fmt: skip
+    return app.Options(settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes)
 
 
 def _listener(settings: Settings) -> Listener:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from clickmill import settings as settings_module
+from clickmill import configuration
 from clickmill.build_info import build
-from clickmill.settings import Settings, SettingsError
+from clickmill.configuration import SettingsError
+from clickmill.settings import FIELDS, Settings
 from stack.errors import StackError
 from stack.supervise.logs import Log
 
@@ -50,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     give_up: str = arguments.pop("give_up", None) or ""
     file = Path(arguments.pop("file", ""))
     try:
-        settings = settings_module.load(arguments)
+        settings = configuration.load(arguments)
         _check_needed(command, settings)
-        names = [*os.environ, *settings_module.read_dotenv(Path(".env"))]
+        names = [*os.environ, *configuration.read_dotenv(Path(".env"))]
     except SettingsError as error:
         print(error, file=sys.stderr)
         return WRONG_SETTING
-    for sentence in settings_module.unknown(names):
+    for sentence in configuration.unknown(names):
         print(f"warning: {sentence}", file=sys.stderr)
     if command == "top":
         return _top(settings, once)
@@ -136,7 +137,7 @@ def _top(settings: Settings, once: bool) -> int:
 
 
 def _check_needed(command: str, settings: Settings) -> None:
-    for field in settings_module.FIELDS:
+    for field in FIELDS:
         if field.name in NEEDED.get(command, ()) and not getattr(settings, field.name):
             raise SettingsError(
                 f"{field.env} is not set: `clickmill {command}` starts no server itself, "
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text in COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        settings_module.add_flags(sub)
+        configuration.add_flags(sub)
         if name == "drain":
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name in ("backup", "restore"):

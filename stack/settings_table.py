@@ -19,8 +19,8 @@ MOST_USED: Final = (
     "nats_url",
     "postgres_dsn",
     "max_banner_id",
-    "flush_interval",
     "stats_token",
+    "write_token",
     "retention_days",
 )
 FILES: Final = {
@@ -38,7 +38,8 @@ def table(names: Collection[str]) -> str:
     for field in FIELDS:
         if field.name in names:
             default = f"`{field.show(field.default)}`" if field.show(field.default) else "none"
-            cells = [f"`{field.flag}`", default, field.meta.description or ""]
+            name = f"`{field.env}` or `…_FILE`" if field.is_token else f"`{field.flag}`"
+            cells = [name, default, field.meta.description or ""]
             cells += [f"`{field.env}`", field.allowed]
             rows.append("| " + " | ".join(cells[: len(columns)]) + " |")
     return "\n".join(rows)

@@ -32,9 +32,10 @@ from aggregator.reading.live import Live
 from aggregator.reading.live_events import Pipeline
 from aggregator.reading.queries import Pool, Reader
 from aggregator.writing.completeness import Progress
+from clickmill.contract.access import Access, Hosts
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem
-from clickmill.tokens import Tokens
+from clickmill.contract.tokens import Tokens
 
 
 async def _nobody(_: int, __: str | None) -> None:
@@ -51,6 +52,8 @@ class Deps:
     not_ready: Callable[[], str | None]
     registry: CollectorRegistry
     stats_token: str = ""
+    write_token: str = ""
+    allowed_hosts: str = ""
     max_banner_id: int = 99_999
     # Where clicks are counted; "{host}" stands for the host that a request came to.
     click_url: str = f"http://{openapi_clicks.HOST}:8080"
@@ -119,6 +122,9 @@ def build_app(deps: Deps) -> ASGIApp:
         logging_config=None,
         debug=False,
     )
-    return Middleware(
-        app, Tokens.parse(deps.stats_token), metrics, closed_gate(pages.asking(files))
-    )
+    return Middleware(app, _access(deps), metrics, closed_gate(pages.asking(files)))
+
+
+def _access(deps: Deps) -> Access:
+    read, write = Tokens.parse(deps.stats_token), Tokens.parse(deps.write_token)
+    return Access(read, write, Hosts.parse(deps.allowed_hosts))

@@ -1,4 +1,4 @@
-"""Middleware of the statistics port: token, body limits, error shape, headers, metrics.
+"""Middleware of the statistics port: who may ask, body limits, error shape, headers, metrics.
 
 One ASGI layer around the framework and the handlers for its errors, so that no answer of this
 port, whoever gives it, has another shape than the contract's.
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,14 +18,14 @@ from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, InternalServerException
 from litestar.response import Stream
-from litestar.types import ASGIApp, Message, Method, Receive, Scope, Send
+from litestar.types import HTTPScope, Message, Method, Receive, Scope, Send
 from litestar.utils import normalize_path
 
 from aggregator.http.metrics import OTHER, HttpMetrics
 from aggregator.reading.formats import JSON, Answer
+from clickmill.contract.access import Access, Caller, is_of_a_proxy
 from clickmill.contract.params import MAX_BODY_BYTES
-from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large, unauthorized
-from clickmill.tokens import Tokens
+from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large
 
 BODY_TIMEOUT_S: Final = 2.0
 LIVE_PATH: Final = "/live"
@@ -33,6 +33,9 @@ LIVE_PATH: Final = "/live"
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 # Files of the pages: the same for everyone, without statistics; the token form needs them.
 OPEN_PREFIX: Final = "/page/"
+READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# A POST there only reads: the range of a statistics request may be in its body.
+READING_POSTS: Final = "/stats/"
 
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -54,6 +57,7 @@ _CODES: Final = {
 
 log = logging.getLogger("clickmill.middleware")
 AnyRequest = Request[Any, Any, Any]
+Gate = Callable[[Scope, Send, Problem], Awaitable[None]]
 
 
 def respond(answer: Answer) -> Response[Any]:
@@ -130,11 +134,11 @@ async def read_body(request: AnyRequest) -> bytes:
 
 
 class Middleware:
-    """The layer around the application: checks the token, adds headers, counts requests."""
+    """The layer around the application: checks who asks, adds headers, counts requests."""
 
-    def __init__(self, app: Litestar, tokens: Tokens, metrics: HttpMetrics, gate: ASGIApp) -> None:
+    def __init__(self, app: Litestar, access: Access, metrics: HttpMetrics, gate: Gate) -> None:
         self._app = app
-        self._tokens = tokens
+        self._access = access
         self._metrics = metrics
         self._gate = gate
 
@@ -155,8 +159,8 @@ class Middleware:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        if not self._allowed(scope):
-            await self._gate(scope, receive, send_on)
+        if refusal := self._refusal(scope):
+            await self._gate(scope, send_on, refusal)
         elif scope["method"] == "OPTIONS":
             await _options(self._app, scope, send_on)
         else:
@@ -166,12 +170,31 @@ class Middleware:
             seconds = time.perf_counter() - began
             self._metrics.observe(scope["method"], route, status, seconds)
 
-    def _allowed(self, scope: Scope) -> bool:
-        path = scope["path"]
-        if not self._tokens or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
-            return True
-        given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
-        return self._tokens.allow(given)
+    def _refusal(self, scope: HTTPScope) -> Problem | None:
+        """Why this request is not answered. Everything that is not known to read writes."""
+        path, caller = scope["path"], _caller_of(scope)
+        refusal = self._access.host_refusal(caller)
+        if refusal or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+            return refusal
+        refusal = self._access.read_refusal(caller)
+        if refusal or scope["method"] in READING_METHODS or path.startswith(READING_POSTS):
+            return refusal
+        return self._access.write_refusal(caller)
+
+
+def _caller_of(scope: HTTPScope) -> Caller:
+    headers: dict[str, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value)
+    peer = scope["client"]
+    return Caller(
+        address=peer[0] if peer else "",
+        http_version=scope["http_version"],
+        hosts=[value.decode("latin-1") for value in headers.get("host", [])],
+        origins=[value.decode("latin-1") for value in headers.get("origin", [])],
+        authorization=headers.get("authorization", []),
+        is_proxied=any(map(is_of_a_proxy, headers)),
+    )
 
 
 async def send_plain(
@@ -184,16 +207,15 @@ async def send_plain(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def closed_gate(page: Callable[[str], Answer | None]) -> ASGIApp:
-    """ASGI application: the answer to whoever has no token.
+def closed_gate(page: Callable[[str], Answer | None]) -> Gate:
+    """The answer to a request that is refused.
 
     `page` gives the page that asks for the token, for the paths that have one.
     """
 
-    async def gate(scope: Scope, _: Receive, send: Send) -> None:
-        problem = unauthorized()
+    async def gate(scope: Scope, send: Send, problem: Problem) -> None:
         answer = Answer(problem.status, JSON, problem.body, dict(problem.headers))
-        if _wants_html(scope):
+        if problem.status == HTTPStatus.UNAUTHORIZED and _wants_html(scope):
             answer = page(scope["path"]) or answer
         headers = {**answer.headers, "content-type": answer.content_type}
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

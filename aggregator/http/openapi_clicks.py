@@ -19,11 +19,14 @@ _JSON: Final = "application/json"
 _MEANINGS: Final = {
     302: "counted; `Location` is the banner's registered target",
     400: "nothing was counted; `code` and `error` say what to do",
-    403: "a prefetch, which is not a click; nothing was counted",
+    401: "a write token is needed; nothing was counted",
+    403: "a prefetch, which is not a click, or a batch of someone who may not write; nothing was "
+    "counted",
     404: "there is no such banner, or it has no target; nothing was counted",
     408: "the body did not arrive in time; nothing was counted",
     413: "the body is too large; nothing was counted",
     415: "the body has another type; nothing was counted",
+    421: "this is not the name of the server; nothing was counted",
     429: "too many large bodies are being read; nothing was counted",
 }
 _ERROR: Final = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
@@ -60,7 +63,7 @@ _BANNER_ID: Final = {
 }
 _BATCH_BODY: Final = {
     "required": True,
-    "content": {_JSON: {"schema": _BATCH}, "text/plain": {"schema": {"type": "string"}}},
+    "content": {_JSON: {"schema": _BATCH}},
 }
 
 
@@ -84,7 +87,7 @@ def paths(address: str) -> dict[str, Any]:
             "post": _operation(
                 "Counts many clicks: all of them, or none.",
                 _good(_JSON, _BATCH_COUNTED),
-                (400, 408, 413, 415, 429),
+                (400, 401, 403, 408, 413, 415, 421, 429),
                 _BATCH_BODY,
             )
         },

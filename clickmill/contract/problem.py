@@ -68,6 +68,53 @@ def unauthorized() -> Problem:
     )
 
 
+def no_read_token() -> Problem:
+    """The 401 of a port that others can reach, while no token is set that may read."""
+    return Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        "statistics and metrics need a token on a port that others can reach, and none is set: set "
+        "CLICKMILL_STATS_TOKEN and send it as Authorization: Bearer <token>",
+        [("WWW-Authenticate", "Bearer")],
+    )
+
+
+def read_only() -> Problem:
+    """The 403 of a write request with a token that may only read."""
+    sentence = "this token may only read: send one of CLICKMILL_WRITE_TOKEN"
+    return Problem(HTTPStatus.FORBIDDEN, "read_only_token", sentence)
+
+
+def not_local() -> Problem:
+    """The 403 of a write request from elsewhere, while no write token is set."""
+    return Problem(
+        HTTPStatus.FORBIDDEN,
+        "write_token_not_set",
+        "without a write token only this machine may write, and not through a proxy: set "
+        "CLICKMILL_WRITE_TOKEN and send it as Authorization: Bearer <token>",
+    )
+
+
+def foreign_origin() -> Problem:
+    """The 403 of a write request that a page of another origin sent."""
+    return Problem(
+        HTTPStatus.FORBIDDEN,
+        "foreign_origin",
+        "pages of other origins may not write: send it from a server, or add the page's host to "
+        "CLICKMILL_ALLOWED_HOSTS",
+    )
+
+
+def foreign_host() -> Problem:
+    """The 421 of a request for a host name that is not ours."""
+    return Problem(
+        HTTPStatus.MISDIRECTED_REQUEST,
+        "unknown_host",
+        "Host is no name of this server: use its IP address or localhost, or add the name to "
+        "CLICKMILL_ALLOWED_HOSTS",
+    )
+
+
 def body_too_large(limit: int) -> Problem:
     """A 413. `limit` in bytes."""
     sentence = f"the body is too large: at most {limit:,} bytes are read here"

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from clickmill import messages
 from clickmill.contract import params
-from clickmill.contract.problem import Headers, Problem, unauthorized
-from clickmill.tokens import Tokens
+from clickmill.contract.access import Access
+from clickmill.contract.problem import Headers, Problem
 from ingest._fastcount import Counters
 from ingest.http import batch
 from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
+from ingest.http.caller import Scope, caller_of
 from ingest.http.responses import (
     BODY_COUNTED,
     JSON,
@@ -40,23 +41,11 @@ AHEAD_HEADERS: Final = ("sec-purpose", "purpose", "x-moz")
 log = logging.getLogger("clickmill.ingest")
 
 
-class Scope(Protocol):
-    """The part of an RSGI scope that is read."""
-
-    path: str
-    method: str
-    query_string: str
-
-    @property
-    def headers(self) -> Any:
-        """The header map; each access copies it."""
-
-
 class Options(NamedTuple):
-    """What the settings say: seconds and bytes; without tokens anybody may read."""
+    """What the settings say: seconds and bytes."""
 
     cors_origin: str
-    tokens: Tokens
+    access: Access
     body_timeout: float
     body_max_bytes: int
 
@@ -91,9 +80,13 @@ class App:
         began = time.monotonic_ns()
         route, text = self._find(scope.path)
         headers, unread = scope.headers, False
+        refusal = self._refusal(route, scope)
         try:
-            body = await self._take_in(route, headers, proto)
-            reply = await self._reply(route, scope, text, body)
+            body = await self._take_in(route, headers, proto, keep=not refusal)
+            if refusal:
+                reply = error_answer(refusal)
+            else:
+                reply = await self._reply(route, scope, text, body)
         except Problem as problem:
             reply, unread = error_answer(problem), isinstance(problem, UnreadBodyError)
         except Exception:
@@ -123,9 +116,15 @@ class App:
         else:
             proto.response_empty(reply.status, headers)
 
-    async def _take_in(self, route: _Route, headers: Any, proto: Any) -> bytes:
+    def _refusal(self, route: _Route, scope: Scope) -> Problem | None:
+        """Why this request may not write, if it would."""
+        if not route.writes or scope.method not in route.methods:
+            return None
+        return self._options.access.write_refusal(caller_of(scope))
+
+    async def _take_in(self, route: _Route, headers: Any, proto: Any, keep: bool) -> bytes:
         """The body, where the route reads it. Whatever else is wrong is said after it is in."""
-        if route.body_max:
+        if route.body_max and keep:
             return await self._bodies.read(headers, proto, route.body_max)
         await self._bodies.skip(headers, proto, self._options.body_max_bytes)
         return b""
@@ -159,7 +158,7 @@ class App:
             _Route("stats", True, both, self._stats, params.MAX_BODY_BYTES),
             _Route("pixel", True, get, self._pixel),
             _Route("click", True, get, self._click),
-            _Route("clicks", False, ("POST",), self._clicks, self._options.body_max_bytes),
+            _Route("clicks", False, ("POST",), self._clicks, self._options.body_max_bytes, True),
             _Route("livez", False, get, self._livez),
             _Route("readyz", False, get, self._readyz),
             _Route("metrics", False, get, self._metrics),
@@ -231,16 +230,15 @@ class App:
         if scope.method == "POST" and body.translate(None, JSON_SPACE) in NO_PARAMETERS:
             self._count(banner_id)
             return Answer(200, BODY_COUNTED, JSON)
-        self._authorize(scope)
+        self._check_read(scope)
         request = messages.StatsRequest(banner_id, scope.query_string, body)
         reply = await self._backend.stats(request)
         return reply._replace(headers=[*reply.headers, *no_store()])
 
-    def _authorize(self, scope: Scope) -> None:
-        """Raises Problem 401."""
-        tokens = self._options.tokens
-        if tokens and not tokens.allow(_authorization(scope)):
-            raise unauthorized()
+    def _check_read(self, scope: Scope) -> None:
+        """Raises Problem 401 or 421."""
+        if refusal := self._options.access.read_refusal(caller_of(scope)):
+            raise refusal
 
     # --- about this service ---------------------------------------------------------------------
 
@@ -254,7 +252,7 @@ class App:
         return answer(200, {"status": "ready"}, no_store())
 
     async def _metrics(self, scope: Scope, text: str, body: bytes) -> Answer:
-        self._authorize(scope)
+        self._check_read(scope)
         kind, body = self._backend.metrics(scope.headers.get("accept") or "")
         return Answer(200, body, [("content-type", kind), *no_store()])
 
@@ -268,7 +266,8 @@ class App:
 class _Route(NamedTuple):
     """`name`: the first part of its path, and its label in the metrics. `has_id`: an ID follows.
 
-    `body_max`: bytes of a body that it reads; 0: a body is taken in and dropped.
+    `body_max`: bytes of a body that it reads; 0: a body is taken in and dropped. `writes`: only
+    those may who may write. Single clicks are everybody's.
     """
 
     name: str
@@ -276,6 +275,7 @@ class _Route(NamedTuple):
     methods: tuple[str, ...]
     call: Callable[[Scope, str, bytes], Awaitable[Answer]]
     body_max: int = 0
+    writes: bool = False
 
 
 def _refuse_ahead(scope: Scope) -> None:
@@ -290,7 +290,3 @@ def _refuse_ahead(scope: Scope) -> None:
                 403, "prefetch", "a prefetch is no click and nothing was counted: ask again when "
                 "somebody clicks",
             )  # fmt: skip
-
-
-def _authorization(scope: Scope) -> list[bytes]:
-    return [value.encode() for value in scope.headers.get_all("authorization")]

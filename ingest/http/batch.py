@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from clickmill.contract.params import MAX_BATCH_ITEMS, MAX_CLICKS_PER_ITEM
-from clickmill.contract.problem import Problem
+from clickmill.contract.problem import Problem, quote
 
 MAX_ID: Final = 2**53
 """Above any banner ID, within what JSON numbers hold exactly: larger ones are no IDs at all."""
@@ -31,12 +31,12 @@ def decode(body: bytes, content_type: str) -> list[Click]:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/msgpack":
         read = _decode_msgpack
-    elif kind in ("application/json", "text/plain", ""):
-        read = _decode_json  # text/plain: what a browser's sendBeacon sends for a string
-    else:
+    elif kind == "application/json":
+        read = _decode_json
+    else:  # among them what any web page may send without a preflight: text/plain, or no type
         raise Problem(
             415, "unsupported_media_type",
-            f"send application/json or application/msgpack, not {kind[:40]!r}",
+            f"the content type is {quote(kind)}: send application/json or application/msgpack",
         )  # fmt: skip
     try:
         items = read(body)

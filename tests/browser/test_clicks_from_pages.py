@@ -149,17 +149,6 @@ def test_fetch_with_json_sends_a_preflight_first(worker: Worker, site: Site, pag
     assert preflights() == 1
 
 
-def test_a_batch_from_a_page(worker: Worker, site: Site, page: Page) -> None:
-    page.goto(site.page("hello"))
-    with counts(worker, {72: 3}):
-        said = page.evaluate(
-            """async u => (await fetch(u, {method: 'POST',
-                 body: JSON.stringify([{bannerID: 72, count: 3}])})).json()""",
-            url(worker, "/clicks"),
-        )
-    assert said == {"status": "counted", "clicks": 3}
-
-
 def test_send_beacon_on_unload(worker: Worker, site: Site, page: Page) -> None:
     site.page("gone", "/gone")
     page.goto(
@@ -171,18 +160,6 @@ def test_send_beacon_on_unload(worker: Worker, site: Site, page: Page) -> None:
     with counts(worker, {73: 1}):
         arrived = seen(worker, "counter", "POST", 200)
         page.goto(site.url + "/gone")
-        eventually(lambda: arrived() == 1, what="the beacon has arrived")
-
-
-def test_send_beacon_with_a_batch(worker: Worker, site: Site, page: Page) -> None:
-    """A string goes as text/plain: no preflight, and it is read as JSON."""
-    arrived = seen(worker, "clicks", "POST", 200)
-    page.goto(site.page("hello"))
-    with counts(worker, {74: 2}):
-        assert page.evaluate(
-            "u => navigator.sendBeacon(u, JSON.stringify([{bannerID: 74, count: 2}]))",
-            url(worker, "/clicks"),
-        )
         eventually(lambda: arrived() == 1, what="the beacon has arrived")
 
 

@@ -32,8 +32,8 @@ FIRST_BANNER = 10
 class Loader:
     """`rate` clicks a second over so many connections, from `start` to `stop`.
 
-    `unsure`: answers of a proxy that lost its own connection to the node, so that the click may
-    have been counted or not.
+    `token`: for batches. `unsure`: answers of a proxy that lost its own connection to the node, so
+    that the click may have been counted or not.
     """
 
     def __init__(
@@ -42,11 +42,12 @@ class Loader:
         seed: int,
         rate: int = 300,
         connections: int = 12,
-        host: str = "crash",
+        host: str = "localhost",
         unsure: Collection[int] = (),
+        token: str = "",
     ) -> None:
         self.ledger = TimedLedger()
-        self._host, self._unsure = host, unsure
+        self._host, self._unsure, self._token = host, unsure, token
         self._port, self._pause = port, connections / rate
         self._chances = [random.Random(seed * 1000 + n) for n in range(connections)]
         self._stopping = threading.Event()
@@ -94,7 +95,7 @@ class Loader:
         for _ in range(chance.randint(*REQUESTS)):
             if self._stopping.is_set():
                 return
-            clicks, data = _request(chance, self._host)
+            clicks, data = _request(chance, self._host, self._token)
             request = self.ledger.send(clicks)
             try:
                 writer.write(data)
@@ -115,7 +116,7 @@ class Loader:
             await asyncio.sleep(max(0.0, self._pause * chance.uniform(0.5, 1.5) - took))
 
 
-def _request(chance: random.Random, host: str) -> tuple[Clicks, bytes]:
+def _request(chance: random.Random, host: str, token: str) -> tuple[Clicks, bytes]:
     """A click, or now and then a batch; the bytes that ask for it."""
     kind = chance.random()
     if kind < 0.9:
@@ -132,7 +133,8 @@ def _request(chance: random.Random, host: str) -> tuple[Clicks, bytes]:
     body = json.dumps(items).encode()
     head = (
         f"POST /clicks HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        + (f"Authorization: Bearer {token}\r\n\r\n" if token else "\r\n")
     )
     return clicks, head.encode() + body
 

@@ -21,8 +21,9 @@ import msgspec
 from aggregator.reading import banners, buckets, shapes
 from clickmill import messages, wire
 from clickmill.contract import params
+from clickmill.contract.access import Access, Hosts
 from clickmill.contract.problem import Problem, stats_unreachable
-from clickmill.tokens import Tokens
+from clickmill.contract.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
 from ingest.http import app, batch
@@ -53,7 +54,8 @@ class Asked:
 
     def __init__(self, method: str, path: str, headers: dict[str, str]) -> None:
         self.method, self.path, self.query_string = method, path, ""
-        self.headers = Headers(headers)
+        self.headers = Headers({"host": "localhost", **headers})
+        self.client, self.http_version = "127.0.0.1:40000", "1.1"
         self.scope = self.proto = self
         self.told: list[tuple[int, list[tuple[str, str]], bytes]] = []
 
@@ -80,7 +82,8 @@ class BothWays:
         slot = Slot(directory / "meters")
         plain = [*no_store(), *cors_headers("*")]
         redirects = {7: [("location", "https://example.org/"), *plain]}
-        options = app.Options("*", Tokens(()), 1, 1000)
+        access = Access(Tokens(()), Tokens(()), Hosts())
+        options = app.Options("*", access, 1, 1000)
         self.apps = [
             app.App(
                 c,
@@ -282,7 +285,7 @@ def target_url(data: bytes) -> None:
 def tokens(data: bytes) -> None:
     """Only the token itself opens the door."""
     values = data.split(b"\n")
-    if Tokens(("right",)).allow(values):
+    if Tokens(("right",)).includes(values):
         assert len(values) == 1
         scheme, _, token = values[0].partition(b" ")
         assert (scheme.lower(), token.strip(b" ")) == (b"bearer", b"right")

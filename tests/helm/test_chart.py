@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from clickmill import settings as settings_module
+from clickmill import configuration
 from clickmill.settings import FIELDS
 from stack.cli import COMMANDS
 from tests.support.fix_helm import CHART, Document, Render, containers, only, refusals
@@ -103,8 +103,8 @@ def test_the_settings_of_every_container_exist_and_are_allowed(render: Render) -
             given = {e["name"]: e.get("value", "") for e in container["env"]}
             ours = {n: v for n, v in given.items() if n.startswith("CLICKMILL_")}
             known = {n: v for n, v in ours.items() if n in SETTINGS or n not in COMING}
-            assert settings_module.unknown(list(known)) == []
-            settings_module.load({}, known, Path("/nonexistent/.env"))
+            assert configuration.unknown(list(known)) == []
+            configuration.load({}, known, Path("/nonexistent/.env"))
             assert container["args"][0] in {*COMMANDS, *COMMANDS_COMING}
 
 

@@ -31,14 +31,16 @@ class Case(NamedTuple):
 
 
 def post(*headers: str, body: bytes = b"", path: str = f"/counter/{BANNER}") -> bytes:
-    """A POST with these header lines, raw."""
-    lines = [f"POST {path} HTTP/1.1", "Host: a", *headers, "", ""]
+    """A POST with these header lines, raw; a batch says what it is, unless they do."""
+    if path == "/clicks" and not any(h.startswith("Content-Type") for h in headers):
+        headers = (*headers, "Content-Type: application/json")
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
 
 
 def line(first: bytes) -> bytes:
     """A request with that first line."""
-    return first + b"\r\nHost: a\r\n\r\n"
+    return first + b"\r\nHost: localhost\r\n\r\n"
 
 
 PATH = f"/counter/{BANNER}".encode()
@@ -156,9 +158,10 @@ BODIES = [
 LINES = [
     Case("no Host", b"POST %s HTTP/1.1\r\n\r\n" % PATH, (200,), 1, "open", lenient=True),
     Case("two Hosts", post("Host: b"), (200,), 1, "open", lenient=True),
-    Case("bad Host", post().replace(b"Host: a", b"Host: a b/@\\"), (200,), 1, "open",
+    Case("bad Host", post().replace(b"Host: localhost", b"Host: a b/@\\"), (200,), 1, "open",
          lenient=True),
-    Case("bare LF", b"POST %s HTTP/1.1\nHost: a\n\n" % PATH, (200,), 1, "open", lenient=True),
+    Case("bare LF", b"POST %s HTTP/1.1\nHost: localhost\n\n" % PATH, (200,), 1, "open",
+         lenient=True),
     Case("bare CR", b"POST %s HTTP/1.1\rHost: a\r\r" % PATH, (400,)),
     Case("absolute URI", line(b"POST http://evil.example%s HTTP/1.1" % PATH), (200,), 1, "open"),
     Case("absolute URI, redirect", line(b"GET https://evil.example/click/40 HTTP/1.1"), (404,), 0,
@@ -216,7 +219,9 @@ HEADERS = [
     Case("doubled content type", post("Content-Type: text/x", "Content-Type: application/json",
          f"Content-Length: {len(BATCH)}", path="/clicks", body=BATCH), (415,), 0, "open"),
     Case("content type in raw bytes", post("Content-Type: \xff", f"Content-Length: {len(BATCH)}",
-         path="/clicks", body=BATCH), (200,), 1, "open", lenient=True),
+         path="/clicks", body=BATCH), (415,), 0, "open"),
+    Case("no content type", line(b"POST /clicks HTTP/1.1\r\nContent-Length: %d" % len(BATCH))
+         + BATCH, (415,), 0, "open"),
 ]  # fmt: skip
 
 PIPELINES = [
@@ -242,7 +247,44 @@ CUT = [
     Case("within the headers", post()[:-2], (), half_close=True),
 ]
 
+SIZE = f"Content-Length: {len(BATCH)}"
+
+
+def batch(*headers: str, host: str = "localhost") -> bytes:
+    """A good batch with these header lines besides."""
+    sent = post(*headers, SIZE, path="/clicks", body=BATCH)
+    return sent.replace(b"Host: localhost", f"Host: {host}".encode())
+
+
+WRITES = [
+    Case("a batch", batch(), (200,), 1, "open"),
+    Case("a batch of our own page", batch("Origin: http://localhost"), (200,), 1, "open"),
+    Case("text, as any page may send it", batch("Content-Type: text/plain"), (415,), 0, "open"),
+    Case("a page of another origin", batch("Origin: http://evil.example"), (403,), 0, "open"),
+    Case("a page without an origin", batch("Origin: null"), (403,), 0, "open"),
+    Case("two origins", batch("Origin: http://localhost", "Origin: http://evil.example"), (403,),
+         0, "open"),
+    Case("a name that was rebound", batch(host="evil.example"), (421,), 0, "open"),
+    Case("a name that was rebound, and its page", batch("Origin: http://evil.example",
+         host="evil.example"), (421,), 0, "open"),
+    Case("two hosts", batch("Host: localhost"), (421,), 0, "open"),
+    Case("no host", batch().replace(b"Host: localhost\r\n", b""), (421,), 0, "open"),
+    Case("the host in the line alone", batch(host="evil.example").replace(b" /clicks",
+         b" http://localhost/clicks"), (421,), 0, "open"),
+    Case("through a proxy", batch("X-Forwarded-For: 127.0.0.1"), (403,), 0, "open"),
+    Case("through a proxy that says so otherwise", batch("Forwarded: for=127.0.0.1"), (403,), 0,
+         "open"),
+    Case("through nginx, which says nothing", batch().replace(b"HTTP/1.1", b"HTTP/1.0"), (403,)),
+    Case("refused, and its body never comes", batch("Origin: null").replace(BATCH, b""), (408,)),
+    Case("refused, and its body is cut", batch("Origin: null")[:-3], (400,), half_close=True),
+    Case("a click of any page", post("Origin: http://evil.example"), (200,), 1, "open"),
+    Case("statistics under another name", line(b"GET /stats/40 HTTP/1.1").replace(b"localhost",
+         b"evil.example"), (421,), 0, "open"),
+    Case("metrics under another name", line(b"GET /metrics HTTP/1.1").replace(b"localhost",
+         b"evil.example"), (421,), 0, "open"),
+]  # fmt: skip
+
 CORPUS = {
     "framing": FRAMING, "chunks": CHUNKS, "bodies": BODIES, "lines": LINES, "headers": HEADERS,
-    "pipelines": PIPELINES, "cut": CUT,
+    "pipelines": PIPELINES, "cut": CUT, "writes": WRITES,
 }  # fmt: skip

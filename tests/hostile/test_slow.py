@@ -22,6 +22,7 @@ SLOW_SOCKETS = 2_000
 HONEST_REQUESTS = 1_500
 SLACK_S = 6.0
 BODY_TIMEOUT_S = 0.5
+JSON = [("Content-Type", "application/json")]
 UNREAD_BYTES = 64 << 20
 DRIP = request("POST", "/counter/60")[:-4] + b"\r\nX: "
 
@@ -174,7 +175,7 @@ def test_large_bodies_are_bounded_in_number(workers: Workers, way: str) -> None:
     try:
         for connection in held:
             connection.send(large)
-        small = ask(worker.port, "POST", "/clicks", b'[{"bannerID": 65}]')
+        small = ask(worker.port, "POST", "/clicks", b'[{"bannerID": 65}]', JSON)
         assert small.status == 200
         answers = [connection.answer() for connection in held]
     finally:

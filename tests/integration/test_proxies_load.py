@@ -28,6 +28,7 @@ from tests.support.sql import query
 from tests.support.wait import eventually
 
 CONNECTIONS = 12
+WRITE_TOKEN = "may-write"
 LOST_THE_NODE = (502, 504)
 PER_MINUTE = (
     "SELECT banner_id, extract(epoch FROM minute)::bigint / 60, sum(clicks) "
@@ -45,8 +46,9 @@ class Farm:
         self.balancer, self.aggregator, self.nats = balancer, aggregator, nats
         self.one, self.two = one, two
         self.loader = Loader(
-            balancer.port, seed=14, connections=CONNECTIONS, host=CLICKS_HOST, unsure=LOST_THE_NODE
-        )
+            balancer.port, seed=14, connections=CONNECTIONS, host=CLICKS_HOST, unsure=LOST_THE_NODE,
+            token=WRITE_TOKEN,
+        )  # fmt: skip
 
     def goes_on(self) -> None:
         """Clicks are answered, several on each connection."""
@@ -92,6 +94,7 @@ def farm(
     settings: dict[str, Any] = {
         "nats_url": nats.url,
         "allowed_hosts": f"{STATS_HOST},{CLICKS_HOST}",
+        "write_token": WRITE_TOKEN,
     }
     aggregator, one, two = (
         system("aggregator", ready=False, postgres_dsn=database, **settings),
@@ -107,7 +110,9 @@ def farm(
 
 def test_nodes_come_and_go_under_load(farm: Farm, database: str, system: SystemFactory) -> None:
     def again(node: System) -> System:
-        return system("ingest", node.data_dir, nats_url=farm.nats.url, port=node.port)
+        return system(
+            "ingest", node.data_dir, nats_url=farm.nats.url, port=node.port, write_token=WRITE_TOKEN
+        )
 
     farm.loader.start()
     for node in (farm.one, farm.two):

@@ -18,7 +18,7 @@ Pieces = Iterator[bytes | float]
 
 def head(target: str, *lines: str, method: str = "POST") -> bytes:
     """A request up to its body."""
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: a", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
 
 
 def chunk(data: bytes) -> bytes:

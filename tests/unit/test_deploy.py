@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from clickmill import settings
+from clickmill import configuration
 from clickmill.fields import PREFIX
 from clickmill.settings import FIELDS
 from stack.cli import COMMANDS
@@ -70,8 +70,8 @@ def test_our_commands_exist(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_our_settings_exist_and_are_allowed(name: str) -> None:
     values = {key: fill(str(value)) for key, value in SERVICES[name]["environment"].items()}
-    assert settings.unknown(list(values)) == []
-    settings.load({}, values, Path("/nonexistent/.env"))
+    assert configuration.unknown(list(values)) == []
+    configuration.load({}, values, Path("/nonexistent/.env"))
 
 
 def test_what_env_may_set_goes_to_the_setting_of_that_name() -> None:
@@ -168,8 +168,8 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
     assert last["USER"] not in ("root", "0")
     env = dict(pair.split("=", 1) for pair in shlex.split(last["ENV"]))
     ours = {k: v for k, v in env.items() if k.startswith(PREFIX)}
-    assert settings.unknown(list(ours)) == []
-    settings.load({}, ours, Path("/nonexistent/.env"))
+    assert configuration.unknown(list(ours)) == []
+    configuration.load({}, ours, Path("/nonexistent/.env"))
 
 
 def test_the_build_uses_the_lock_files() -> None:

@@ -9,22 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clickmill import settings, wire
+from clickmill import configuration, wire
+from clickmill.configuration import SettingsError
 from clickmill.fields import Field
-from clickmill.settings import FIELDS, Settings, SettingsError
+from clickmill.settings import FIELDS, Settings
 
 NOWHERE = Path("/nonexistent/.env")
+TOKENS = {"stats_token", "write_token"}
 
 
 def load(flags: dict[str, str | None] | None = None, **env: str) -> Settings:
-    return settings.load(flags, {f"CLICKMILL_{k.upper()}": v for k, v in env.items()}, NOWHERE)
+    return configuration.load(flags, {f"CLICKMILL_{k.upper()}": v for k, v in env.items()}, NOWHERE)
 
 
 def test_flags_override_environment_overrides_dotenv(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text("CLICKMILL_PORT=7001\nCLICKMILL_STATS_PORT=7002\nCLICKMILL_WORKERS=3\n")
     environ = {"CLICKMILL_PORT": "7011", "CLICKMILL_STATS_PORT": "7012"}
-    got = settings.load({"port": "7021", "host": None}, environ, dotenv)
+    got = configuration.load({"port": "7021", "host": None}, environ, dotenv)
     assert (got.port, got.stats_port, got.workers) == (7021, 7012, 3)
 
 
@@ -40,7 +42,7 @@ def test_the_default_of_every_setting_is_allowed() -> None:
 
 def test_a_child_gets_the_same_settings() -> None:
     mine = Settings(port=9, flush_interval=0.123456, fastpath=False, stats_token="a,b", workers=3)
-    assert settings.load({}, mine.to_env(), NOWHERE) == mine
+    assert configuration.load({}, mine.to_env(), NOWHERE) == mine
 
 
 @pytest.mark.parametrize(
@@ -130,23 +132,74 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def test_a_typo_gets_a_hint() -> None:
-    (sentence,) = settings.unknown(["CLICKMILL_MAX_BANER_ID", "PATH", "CLICKMILL_PORT"])
+    (sentence,) = configuration.unknown(["CLICKMILL_MAX_BANER_ID", "PATH", "CLICKMILL_PORT"])
     assert "CLICKMILL_MAX_BANNER_ID?" in sentence
-    assert settings.unknown(["CLICKMILL_PARENT_PID"]) == []
+    assert configuration.unknown(["CLICKMILL_PARENT_PID"]) == []
 
 
 def test_an_unreadable_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"CLICKMILL_PORT=\xff\xfe\n")
     with pytest.raises(SettingsError, match="repair or remove"):
-        settings.load({}, {}, tmp_path / ".env")
+        configuration.load({}, {}, tmp_path / ".env")
 
 
-def test_every_setting_is_an_option() -> None:
+def test_every_setting_but_tokens_is_an_option() -> None:
     parser = argparse.ArgumentParser()
-    settings.add_flags(parser)
+    configuration.add_flags(parser)
     got = vars(parser.parse_args(["--max-banner-id", "5", "--nats-url", "nats://h:1"]))
-    assert settings.load(got, {}, NOWHERE).max_banner_id == 5
-    assert set(got) == set(Settings.__struct_fields__)
+    assert configuration.load(got, {}, NOWHERE).max_banner_id == 5
+    assert set(got) == set(Settings.__struct_fields__) - TOKENS
+
+
+@pytest.mark.parametrize("name", sorted(TOKENS))
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str], name: str, joined: bool
+) -> None:
+    parser = argparse.ArgumentParser()
+    configuration.add_flags(parser)
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([f"{flag}=hush"] if joined else [flag, "hush"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert f"CLICKMILL_{name.upper()}_FILE" in said
+    assert "hush" not in said
+    assert flag not in parser.format_help()
+
+
+@pytest.mark.parametrize("name", sorted(TOKENS))
+def test_a_token_may_come_from_a_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\nsecond\n")
+    assert getattr(load({}, **{f"{name}_file": str(file)}), name) == "first,second"
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"CLICKMILL_{name.upper()}_FILE={file}\n")
+    assert getattr(configuration.load({}, {}, dotenv), name) == "first,second"
+    over = {f"CLICKMILL_{name.upper()}": "third"}
+    assert getattr(configuration.load({}, over, dotenv), name) == "third"
+    assert configuration.unknown([f"CLICKMILL_{name.upper()}_FILE"]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff", "not UTF-8"), (b"h\x7fsh", "hidden")],
+)
+def test_a_file_without_a_token_is_an_error(
+    tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    """Not a system that is open to all."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=why):
+        load(write_token_file=str(file))
+
+
+def test_a_token_and_its_file_are_not_both_set(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("second")
+    with pytest.raises(SettingsError, match="both set: unset one"):
+        load(stats_token="first", stats_token_file=str(tmp_path / "token"))
 
 
 @given(st.sampled_from(FIELDS), st.text(max_size=60))

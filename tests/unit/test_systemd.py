@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from clickmill import settings as settings_module
+from clickmill import configuration
 from clickmill.settings import FIELDS
 from stack.cli import COMMANDS
 
@@ -85,8 +85,8 @@ def test_the_settings_exist_and_are_allowed(file: Path) -> None:
     assert given
     there = {field.env for field in FIELDS}
     known = {name: value for name, value in given.items() if name in there or name not in COMING}
-    assert settings_module.unknown(list(known)) == []
-    settings_module.load({}, known, Path("/nonexistent/.env"))
+    assert configuration.unknown(list(known)) == []
+    configuration.load({}, known, Path("/nonexistent/.env"))
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

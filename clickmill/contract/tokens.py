@@ -1,8 +1,8 @@
-"""Bearer tokens: who may read the statistics. Both ports ask the same question here.
+"""Bearer tokens, compared in constant time; `contract.access` says what they are for.
 
 Several tokens may be set, so that one can be replaced while both work. A client without one learns
-nothing: a missing, wrong, cut or doubled token gets the same answer. Tokens are kept as digests
-of one length, so that neither time nor an accident in a log gives one away.
+nothing: a missing, wrong, truncated or repeated token gets the same answer. Tokens are kept as
+digests of one length, so that neither time nor an accident in a log gives one away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _digest(token: bytes) -> bytes:
 
 
 class Tokens:
-    """The tokens that open the statistics; none set: open to all."""
+    """The tokens of one kind; false where none is set."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         self._digests = tuple(_digest(token.encode()) for token in tokens if token)
@@ -34,10 +34,8 @@ class Tokens:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def allow(self, authorization: Sequence[bytes]) -> bool:
-        """Whether these values of the Authorization header (all of them) open the door."""
-        if not self._digests:
-            return True
+    def includes(self, authorization: Sequence[bytes]) -> bool:
+        """Whether these values of the Authorization header (all of them) hold one of the tokens."""
         if len(authorization) != 1 or len(authorization[0]) > MAX_HEADER_BYTES:
             return False
         scheme, _, token = authorization[0].partition(b" ")
