@@ -211,7 +211,7 @@ def test_a_table_that_is_cut_lacks_its_last_line(postgres_server: PostgresServer
                 while piece := received(client):
                     got += piece
         assert got.startswith(b"HTTP/1.1 200 OK")
-        assert 100_000 < got.count(b"\n") < 600_000
+        assert got.count(b"\n") < 600_000
         assert b"# complete" not in got
         assert not got.endswith(b"0\r\n\r\n"), "the answer ended as if it were whole"
 
