@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 from aggregator.service import Service
-from clickmill import configuration, heartbeat, openfiles
+from clickmill import configuration, heartbeat, logs, openfiles
 from clickmill.settings import Settings
 
 
@@ -25,9 +25,7 @@ def main() -> None:
         settings = configuration.load()
     except configuration.SettingsError as error:
         sys.exit(f"{error}")
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     openfiles.allow_most()
     code = 0
     try:

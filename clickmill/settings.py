@@ -89,6 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="format of log lines (docs/logs.md)")
+    ] = "text"
     retention_days: Annotated[
         int, Meta(ge=0, le=36_500, description="days that minutes are kept; 0 is forever")
     ] = 400

@@ -15,7 +15,7 @@ from typing import Final
 
 import uvloop
 
-from clickmill import configuration, heartbeat, openfiles
+from clickmill import configuration, heartbeat, logs, openfiles
 from clickmill.contract.access import Access, Hosts
 from clickmill.contract.problem import Headers
 from clickmill.contract.tokens import Tokens
@@ -151,9 +151,7 @@ def main() -> None:
     """Entry of `python -m ingest`."""
     heartbeat.attach()
     settings = configuration.load()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     _run_in_batches()
     code = _run(settings)
     logging.shutdown()

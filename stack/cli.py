@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from clickmill import configuration
+from clickmill import configuration, logs
 from clickmill.build_info import build
 from clickmill.configuration import SettingsError
 from clickmill.settings import FIELDS, Settings
 from stack.errors import StackError
-from stack.supervise.logs import Log
+from stack.supervise.logs import US, Log
 
 COMMANDS: Final = {
     "up": "run the whole system on this machine",
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return WRONG_SETTING
     for sentence in configuration.unknown(names):
-        print(f"warning: {sentence}", file=sys.stderr)
+        _report(sentence, "warning", settings)
     if command == "top":
         return _top(settings, once)
     if command == "drain":
@@ -73,17 +73,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, settings: Settings) -> int:
     from stack.run import run  # imported late: a wrong setting is reported sooner
 
-    log = Log()
+    log = Log(kind=settings.log_format)
     try:
         return run(command, settings, log)
     except StackError as error:
         log.close()
-        print(error, file=sys.stderr)
+        _report(str(error), "critical", settings)
         return IN_THE_WAY
     except KeyboardInterrupt:
         return 0
     finally:
         log.close()
+
+
+def _report(text: str, level: str, settings: Settings) -> None:
+    """Writes a sentence to the standard error, as a log line only where lines are JSON."""
+    if settings.log_format == logs.JSON:
+        record = logs.Record(logs.now(), level, text, process=US)
+        text = logs.as_json(record)
+    elif level == "warning":
+        text = f"warning: {text}"
+    print(text, file=sys.stderr)
 
 
 def _drain(settings: Settings) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 
 import msgspec
 
+from clickmill import logs
 from clickmill.settings import Settings
 from ingest.drain import InUseError, drain_directory
 from stack import lock, plan
@@ -27,9 +27,7 @@ def run(settings: Settings) -> int:
             "directory that the worker had as --data-dir."
         )
     lock.take(data_dir)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format)
     settings = msgspec.structs.replace(settings, data_dir=str(data_dir))
     try:
         code = asyncio.run(drain_directory(settings))

@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,8 @@ from clickmill.fields import PREFIX
 from clickmill.settings import Settings
 from stack.embedded import leftovers as embedded_leftovers
 from stack.embedded import nats as embedded_nats
+from stack.embedded import output, probes
 from stack.embedded import postgres as embedded_postgres
-from stack.embedded import probes
 from stack.embedded import server as embedded_server
 from stack.embedded.server import Server
 from stack.errors import StackError
@@ -30,8 +29,6 @@ RECOVERY_SECONDS: Final = 3600.0
 SERVER_TRIES: Final = 3
 QUICK_DRAIN_SECONDS: Final = 1.5
 SERVER_STOP_SECONDS: Final = 20.0
-ROUTINE_NATS: Final = ("[INF]", "Plaintext passwords detected", "[DBG]", "[TRC]")
-IMPORTANT_POSTGRES: Final = ("WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:")
 
 
 def check_extensions() -> None:
@@ -106,6 +103,7 @@ def server_spec(server: Server, settings: Settings) -> Spec:
     """A child that is an embedded server."""
     is_nats = server.name == embedded_nats.NAME
     options = server.popen_options()
+    debugging = settings.log_level == "debug"
     return Spec(
         name=server.name,
         argv=server.argv,
@@ -118,17 +116,5 @@ def server_spec(server: Server, settings: Settings) -> Spec:
         tries=SERVER_TRIES,
         stop_signal=server.stop_signal,
         hurry_signal=server.death_signal,
-        is_routine=_unless_debugging(settings, _routine_nats if is_nats else _routine_postgres),
+        output=output.of_nats(debugging) if is_nats else output.of_postgres(debugging),
     )
-
-
-def _unless_debugging(settings: Settings, routine: Callable[[str], bool]) -> Callable[[str], bool]:
-    return (lambda _: False) if settings.log_level == "debug" else routine
-
-
-def _routine_nats(line: str) -> bool:
-    return any(mark in line for mark in ROUTINE_NATS)
-
-
-def _routine_postgres(line: str) -> bool:
-    return not line.startswith(IMPORTANT_POSTGRES) or "the database system is starting up" in line

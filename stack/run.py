@@ -107,7 +107,7 @@ async def _report_when_ready(command: str, settings: Settings, ports: list[int],
         while (answer := await probe.get(settings.host, port, "/readyz")).status != 200:
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()
-                log.say(f"Not ready yet: port {port}: {answer.status or ''} {answer.text}")
+                log.warn(f"Not ready yet: port {port}: {answer.status or ''} {answer.text}")
             await asyncio.sleep(READY_POLL_SECONDS)
     log.plain(_addresses(command, settings))
 

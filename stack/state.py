@@ -36,7 +36,7 @@ class StateFile:
             embedded_server.note(self._data_dir, self._name, self._facts)
         except StackError as error:
             if not self._failing:
-                self._log.say(f"{error} The write is retried; everything else continues.")
+                self._log.warn(f"{error} The write is retried; everything else continues.")
             self._failing = True
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try)
         else:

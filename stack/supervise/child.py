@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from stack.supervise import probing
 from stack.supervise.heartbeats import Heartbeats
-from stack.supervise.logs import ChildLog, Log
+from stack.supervise.logs import ChildLog, Log, Output
 from stack.supervise.probing import Probe
 from stack.supervise.process import Process
 
@@ -53,7 +53,7 @@ class Spec:
     tries: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     hurry_signal: signal.Signals = signal.SIGKILL
-    is_routine: Callable[[str], bool] | None = None
+    output: Output | None = None
 
 
 class Child:
@@ -63,7 +63,7 @@ class Child:
         """Starts it; raises OSError or SubprocessError if that is impossible."""
         self.spec = spec
         self.hung = ""  # why it was killed, if it was
-        self.log = ChildLog(log, spec.name, spec.is_routine)
+        self.log = ChildLog(log, spec.name, spec.output)
         self.ready = asyncio.Event()
         self._heartbeats = Heartbeats() if spec.probes is None else None
         self._process = self._start()

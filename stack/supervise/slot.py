@@ -68,7 +68,7 @@ class ProcessSlot:
         try:
             if not await new.wait_ready():
                 await new.wait()
-                self._log.say(
+                self._log.warn(
                     f"{self.spec.name}: its replacement failed; the old process continues."
                 )
                 return False
@@ -149,7 +149,7 @@ class ProcessSlot:
         wait = self._backoff.after(child.age)
         again = f"restarting in {wait:.1f} s" if wait else "restarting"
         child.log.show_kept()
-        self._log.say(f"{self.spec.name} (PID {child.pid}) {_why(child, code)}: {again}.")
+        self._log.warn(f"{self.spec.name} (PID {child.pid}) {_why(child, code)}: {again}.")
         await self._sleep(wait)
 
     # --- starting and ending --------------------------------------------------------------------
@@ -173,7 +173,7 @@ class ProcessSlot:
         """Waits after a start that failed for lack of processes, memory or descriptors."""
         if time.monotonic() >= self._log_due:
             self._log_due = time.monotonic() + LOG_EVERY_SECONDS
-            self._log.say(f"{self.spec.name} can't be started ({error}): retrying.")
+            self._log.warn(f"{self.spec.name} can't be started ({error}): retrying.")
         await self._sleep(self._backoff.after(0))
 
     async def _sleep(self, seconds: float) -> None:
@@ -183,7 +183,7 @@ class ProcessSlot:
     async def _stop(self, child: Child) -> None:
         seconds = self.spec.stop_seconds
         if not await child.stop(seconds):
-            self._log.say(f"{self.spec.name} did not stop within {seconds:g} s: killed.")
+            self._log.warn(f"{self.spec.name} did not stop within {seconds:g} s: killed.")
 
     async def _retire(self, child: Child) -> None:
         """Stops a child that was replaced. `stop` waits for it too."""

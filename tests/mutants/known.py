@@ -70,7 +70,7 @@ KNOWN: Final = (
     Known(
         "minutes are clamped without regard to retention_days",
         "store.py",
-        "min(retention_days or BEHIND_DAYS, BEHIND_DAYS)",
+        "min(retention_days or behind_days, behind_days)",
         "BEHIND_DAYS",
         "test_store_parts.py::test_nothing_is_written_before_the_retention_limit",
     ),

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.supervise.logs import KEPT_LINES, LINE_CHARS, QUEUE_LINES, ChildLog, LineSplitter, Log
+from clickmill import logs
+from stack.embedded.output import of_nats, of_postgres
+from stack.supervise.logs import (
+    KEPT_LINES,
+    LINE_CHARS,
+    QUEUE_LINES,
+    ChildLog,
+    LineSplitter,
+    Log,
+    Output,
+)
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z|^T$"
 
 
 class HeldUp(io.StringIO):
@@ -33,16 +49,106 @@ class Gone(io.StringIO):
 def test_each_line_starts_with_its_name() -> None:
     out = io.StringIO()
     log = Log(out)
-    log.line("nats", "hello")
+    log.line("nats", "hello", "warning")
+    log.line("ingest-1", "2026-11-26T01:02:03.456Z INFO     clickmill.ingest: serves")
+    log.line("ingest-1", "Traceback")
     log.say("two\nlines")
-    log.plain("bare")
+    log.plain("bare\nlines")
     log.close()
-    assert out.getvalue().splitlines() == [
-        "nats       | hello",
-        "clickmill  | two",
-        "clickmill  | lines",
+    assert re.sub(TIME, "TIME", out.getvalue()).splitlines() == [
+        "nats       | TIME WARNING  hello",
+        "ingest-1   | TIME INFO     clickmill.ingest: serves",
+        "ingest-1   | TIME ERROR    Traceback",
+        "clickmill  | TIME INFO     two",
+        "clickmill  | TIME INFO     lines",
         "bare",
+        "lines",
     ]
+    assert "2026-11-26T01:02:03.456Z" in out.getvalue()
+
+
+def test_each_line_is_a_json_object_with_the_same_fields() -> None:
+    out = io.StringIO()
+    log = Log(out, "json")
+    log.line("nats", "[ERR] no", "error")
+    log.line(
+        "ingest-1", '{"time":"T","level":"info","message":"serves","logger":"clickmill.ingest"}'
+    )
+    log.line("ingest-1", '{"time":"T","level":"info"')
+    log.warn("restarting")
+    log.plain("\nReady.\n  clicks  http://localhost")
+    log.close()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert {re.sub(TIME, "T", line.pop("time")) for line in lines} == {"T"}
+    assert lines == [
+        {"level": "error", "message": "[ERR] no", "process": "nats"},
+        {"level": "info", "message": "serves", "process": "ingest-1", "logger": "clickmill.ingest"},
+        {"level": "error", "message": '{"time":"T","level":"info"', "process": "ingest-1"},
+        {"level": "warning", "message": "restarting", "process": "clickmill"},
+        {"level": "info", "message": "Ready. clicks http://localhost", "process": "clickmill"},
+    ]
+
+
+def logged(kind: str, *, long: str = "") -> str:
+    """What a process writes that logs an error with its traceback."""
+    code = (
+        "import logging, sys, warnings; from clickmill import logs; "
+        f"logs.configure('info', '{kind}'); log = logging.getLogger('clickmill.test')\n"
+        "log.debug('hidden')\n"
+        f"try: raise ValueError('why' + '{long}')\n"
+        f"except ValueError: log.exception('two\\nlines' + '{long}')\n"
+        "warnings.warn('careful')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def test_every_line_of_a_process_has_time_and_level() -> None:
+    lines = logged("text").splitlines()
+    records = [logs.parse(line, "text") for line in lines]
+    assert [record and record.level for record in records[:-1]] == ["error"] * (len(lines) - 1)
+    assert [record and record.message for record in records[:3]] == [
+        "two", "lines", "Traceback (most recent call last):",
+    ]  # fmt: skip
+    warned = records[-1]
+    assert warned is not None
+    assert (warned.level, warned.logger) == ("warning", "py.warnings")
+
+
+def test_a_traceback_is_a_field_of_its_record() -> None:
+    first, second = (logs.parse(line, "json") for line in logged("json").splitlines())
+    assert first is not None
+    assert second is not None
+    assert (first.level, first.logger, first.message) == ("error", "clickmill.test", "two\nlines")
+    assert first.traceback.endswith("ValueError: why")
+    assert (second.level, second.logger) == ("warning", "py.warnings")
+
+
+@pytest.mark.parametrize("text", ["\u00fc" * 5000, "\x01" * 5000])
+def test_a_long_record_is_one_line_that_a_supervisor_reads_whole(text: str) -> None:
+    for line in (
+        logs.as_json(logs.Record(logs.now(), "error", text, traceback=text)),
+        logs.as_json(logs.Record(logs.now(), "error", "short", traceback=text)),
+    ):
+        [read] = LineSplitter().feed(line.encode() + b"\n")
+        record = logs.parse(read, "json")
+        assert record is not None
+        assert record.message
+        assert not record.traceback
+
+
+@pytest.mark.parametrize(
+    ("output", "line", "level"),
+    [
+        (of_nats(True), "[12] [ERR] store failed", "error"),
+        (of_nats(True), "[12] [INF] ready", "info"),
+        (of_postgres(True), "FATAL:  no", "error"),
+        (of_postgres(True), "LOG:  checkpoint", "info"),
+        (of_postgres(True), "initdb: what", "debug"),
+    ],
+)
+def test_lines_of_the_embedded_servers_have_a_level(output: Output, line: str, level: str) -> None:
+    assert output.level_of(line) == level
 
 
 def test_a_blocked_terminal_blocks_nothing_else() -> None:
@@ -82,16 +188,17 @@ def test_a_child_cannot_steer_the_terminal() -> None:
 def test_unimportant_lines_are_shown_after_a_failure() -> None:
     out = io.StringIO()
     log = Log(out)
-    child = ChildLog(log, "nats", lambda line: line.startswith("routine"))
+    routine = Output(lambda _: "info", lambda line: line.startswith("routine"))
+    child = ChildLog(log, "nats", routine)
     child.feed(b"".join(b"routine %d\n" % n for n in range(KEPT_LINES + 5)) + b"important\nlast")
     child.feed(b"")
     child.show_kept()
     log.close()
-    lines = [line.split("| ")[1] for line in out.getvalue().splitlines()]
+    lines = [line.split("INFO     ")[1] for line in out.getvalue().splitlines()]
     assert lines == ["important", "last", *(f"routine {n}" for n in range(5, KEPT_LINES + 5))]
 
 
-OF_OTHERS = {"_granian"}
+OF_OTHERS = {"_granian", "psycopg"}
 """Loggers of libraries, which we only make quieter."""
 
 
