@@ -2,6 +2,7 @@
 
 Exit codes: 0 after a stop by signal, 1 when the command fails (the message says why and what to
 do), 2 when a setting or an option is wrong, 3 when clicks are left that may not be in Postgres.
+`doctor` exits with the sum of the kinds of checks that failed (stack/doctor/finding.py).
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ COMMANDS: Final = {
     "ingest": "run only ingest workers, on one of many machines",
     "aggregator": "run only an aggregator; any number may run",
     "drain": "send the clicks in the data directory of a lost node to Postgres",
-    "doctor": "check the settings, NATS and Postgres, and say what to do",
+    "doctor": "check the installation, this machine, NATS and Postgres, and say what to do",
     "top": "show rates, latency, backlog and top banners of a running system every second",
     "backup": "write the database and all uncommitted frames to a file",
     "restore": "restore a backup into an empty database",
     "sources": "list the workers that report; `give-up NODE` closes those of a lost machine",
+}
+EPILOGS: Final = {
+    "doctor": "exit code: 0 if every check passed, 2 if a setting is wrong, else the sum of what "
+    "failed: 4 installation, 8 machine, 16 NATS, 32 Postgres, 64 ports",
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1
@@ -124,9 +129,9 @@ def _copy(command: str, settings: Settings, file: Path) -> int:
 
 
 def _doctor(settings: Settings) -> int:
-    from stack.doctor import examine
+    from stack.doctor.examine import examine
 
-    return IN_THE_WAY if examine(settings) else 0
+    return examine(settings)
 
 
 def _sources(settings: Settings, give_up: str) -> int:
@@ -164,7 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text in COMMANDS.items():
-        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        sub = commands.add_parser(
+            name, help=help_text, description=help_text, epilog=EPILOGS.get(name),
+            allow_abbrev=False,
+        )  # fmt: skip
         configuration.add_flags(sub)
         if name == "drain":
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stack.doctor.finding import Kind
 from tests.support.clicker import BANNER, Clicker
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
@@ -217,7 +218,7 @@ def test_doctor_passes_and_then_reports_what_is_wrong(system: SystemFactory) -> 
     one.stop()
     nowhere = f"nats://127.0.0.1:{free_port()}"
     failed = _run("doctor", data_dir=one.data_dir, nats_url=nowhere, **ports)
-    assert failed.returncode == 1
+    assert failed.returncode == Kind.NATS + Kind.POSTGRES == 48
     assert "failed  NATS: can't be reached (no answer within 3 s)" in failed.stdout
     assert failed.stderr == ""
     assert "failed  Postgres: its embedded server is not running" in failed.stdout

@@ -25,8 +25,10 @@ def test_the_limit_is_raised_to_the_hard_one() -> None:
 
 
 def test_the_doctor_says_where_there_are_too_few() -> None:
-    look = "import asyncio; from stack import doctor; from clickmill.settings import Settings; "
-    look += "print(asyncio.run(doctor._open_files(Settings())))"
+    look = "import asyncio; from clickmill.settings import Settings; "
+    look += (
+        "from stack.doctor.machine import open_files; print(asyncio.run(open_files(Settings())))"
+    )
 
     def looked(limit: int) -> subprocess.CompletedProcess[str]:
         limited = ["prlimit", f"--nofile={limit}:{limit}", sys.executable, "-c", look]

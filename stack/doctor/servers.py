@@ -1,96 +1,35 @@
-"""`clickmill doctor`: checks everything that a running system needs, and says what to do."""
+"""Checks of NATS, Postgres and the ports, and of the clock against Postgres."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import shutil
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import nats.errors
 import psycopg
 from nats.aio.client import Client
 
-from clickmill import bus, openfiles, wire
-from clickmill.build_info import build
+from clickmill import bus, wire
 from clickmill.settings import Settings
 from ingest.shipping.payload import largest_frame
-from stack import lock, plan, probe
+from stack import lock, probe
+from stack.doctor.finding import Finding
 from stack.embedded import server as embedded_server
-from stack.errors import PortTakenError, StackError
+from stack.errors import PortTakenError
 from stack.ports import check_free
 
 REACH_SECONDS: Final = 3
-LEAST_FREE_BYTES: Final = 1 << 30
 LEAST_POSTGRES: Final = 160000
+MAX_CLOCK_SECONDS: Final = 2.0
 TABLES: Final = ("banner_minute", "banner", "source", "quarantine")
 
 
-class Finding(RuntimeError):  # noqa: N818  # the term of this module
-    """Something is wrong; the text says what, and what to do."""
-
-
-def examine(settings: Settings) -> int:
-    """Runs every check and prints a line for each; the number of those that failed."""
-    logging.getLogger("clickmill").addHandler(logging.NullHandler())  # the findings are enough
-    return asyncio.run(_examine(settings))
-
-
-async def _examine(settings: Settings) -> int:
-    failed = 0
-    for name, check in _CHECKS.items():
-        try:
-            print(f"ok      {name}: {await check(settings)}")
-        except (Finding, StackError) as finding:
-            print(f"failed  {name}: {finding}")
-            failed += 1
-    print(_summary(failed))
-    return failed
-
-
-def _summary(failed: int) -> str:
-    if not failed:
-        return "All checks passed."
-    return "1 check failed." if failed == 1 else f"{failed} checks failed."
-
-
-async def _programs(_: Settings) -> str:
-    plan.check_extensions()
-    versions = build()
-    ours, python = versions["version"], versions["python"]
-    return f"Clickmill {ours} on Python {python}, compiled modules found"
-
-
-async def _settings(settings: Settings) -> str:
-    return f"{settings.worker_count} workers, banner IDs up to {settings.max_banner_id}"
-
-
-async def _open_files(settings: Settings) -> str:
-    limit = openfiles.allow_most()
-    if sentence := openfiles.too_few(limit, settings.max_connections):
-        raise Finding(f"{sentence}.")
-    return f"{limit} at a time, {settings.max_connections} of them connections of a worker"
-
-
-async def _data_dir(settings: Settings) -> str:
-    path = Path(settings.data_dir).resolve()
-    place = path if path.exists() else path.parent
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise Finding(
-            f"{place} can't be written to: change its owner, or choose another --data-dir."
-        )
-    free = shutil.disk_usage(place).free
-    if free < LEAST_FREE_BYTES:
-        raise Finding(
-            f"{place} has {free >> 20} MiB left: free some space, or choose another --data-dir."
-        )
-    return f"{path}, {free >> 30} GiB free"
-
-
-async def _nats(settings: Settings) -> str:
+async def nats_server(settings: Settings) -> str:
+    """NATS answers, has JetStream, and accepts the frames in the spools here."""
     url = settings.nats_url or _embedded_address(settings, "nats", "--nats-url")
     client = await _reach_nats(url)
     try:
@@ -134,28 +73,56 @@ def _check_max_payload(settings: Settings, max_payload: int) -> None:
         )
 
 
-async def _postgres(settings: Settings) -> str:
-    dsn = settings.postgres_dsn or _embedded_address(settings, "postgres", "--postgres-dsn")
-    try:
-        async with await psycopg.AsyncConnection.connect(
-            dsn, connect_timeout=REACH_SECONDS, autocommit=True
-        ) as connection:
-            found = await connection.execute(
-                "SELECT count(*) FROM pg_tables WHERE tablename = ANY (%s)", [list(TABLES)]
-            )
-            row = await found.fetchone()
-            version = connection.info.server_version
-    except psycopg.Error as error:
-        raise Finding(
-            f"can't be reached ({_words(error)}): start it, or correct --postgres-dsn."
-        ) from error
+async def postgres(settings: Settings) -> str:
+    """Postgres answers and has a version that Clickmill supports."""
+    async with _session(settings) as connection:
+        found = await connection.execute(
+            "SELECT count(*) FROM pg_tables WHERE tablename = ANY (%s)", [list(TABLES)]
+        )
+        row = await found.fetchone()
+        version = connection.info.server_version
     if version < LEAST_POSTGRES:
         raise Finding(f"is version {version // 10000}: install version 16 or newer.")
     tables = "tables exist" if row == (len(TABLES),) else "the first start creates the tables"
     return f"version {version // 10000}, {tables}"
 
 
-async def _ports(settings: Settings) -> str:
+async def clock(settings: Settings) -> str:
+    """This machine's clock agrees with that of Postgres."""
+    try:
+        async with _session(settings) as connection:
+            began = time.time()
+            found = await connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+            [theirs] = await found.fetchone() or [0.0]
+            ended = time.time()
+    except Finding:
+        return "not compared, because Postgres can't be reached"
+    off = (began + ended) / 2 - theirs
+    if abs(off) - (ended - began) / 2 > MAX_CLOCK_SECONDS:
+        way = "ahead of" if off > 0 else "behind"
+        raise Finding(
+            f"is {abs(off):.1f} s {way} that of Postgres, and clicks are counted in its minutes: "
+            "synchronise both (NTP)."
+        )
+    return f"differs by {abs(off):.1f} s from that of Postgres"
+
+
+@contextlib.asynccontextmanager
+async def _session(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    dsn = settings.postgres_dsn or _embedded_address(settings, "postgres", "--postgres-dsn")
+    try:
+        async with await psycopg.AsyncConnection.connect(
+            dsn, connect_timeout=REACH_SECONDS, autocommit=True
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise Finding(
+            f"can't be reached ({_words(error)}): start it, or correct --postgres-dsn."
+        ) from error
+
+
+async def ports(settings: Settings) -> str:
+    """Each port is free, or Clickmill is ready on it."""
     said = []
     for port, flag in ((settings.port, "--port"), (settings.stats_port, "--stats-port")):
         try:
@@ -193,14 +160,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {REACH_SECONDS} s"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-_CHECKS: Final[dict[str, Callable[[Settings], Awaitable[str]]]] = {
-    "programs": _programs,
-    "settings": _settings,
-    "open files": _open_files,
-    "data directory": _data_dir,
-    "NATS": _nats,
-    "Postgres": _postgres,
-    "ports": _ports,
-}
