@@ -15,7 +15,7 @@ NOT_RUN = "not measured yet"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row: what is wanted, what was measured, with its spread, and whether it is met."""
+    """One row: the goal, what was measured, with its spread, and whether the goal is met."""
 
     subject: str
     wanted: str
@@ -37,17 +37,20 @@ CPU_GOALS = (
     ("fastapi", "against FastAPI with Redis", 0.035),
 )
 P99_AGAINST_GO = 0.8
-PRICE = "CPU per click with sealing, syncing and publishing each second against without"
+PRICE = "CPU per click with sealing, syncing and publishing every second against without"
 TAIL = "p99.9 at half load with flushing against without"
 MANY_IDS = "CPU per click with 1,000,000 IDs at random against 10"
 REDIRECT = "p50 of a redirect against a click"
 SLOW = "p99 of a click among 2,000 slow sockets against without"
-BODY = "CPU per click with a body of two bytes in the headers' segment against none"
+BODY = "CPU per click with a body of two bytes in the same segment as the headers against none"
 BODY_GO = "the same, against Go net/http with that body"
 BATCH_CLICKS = 3_000_000
 FRESH_P50, FRESH_P99 = 1.2, 1.8
 PAIRS, SOURCES, LAG_SECONDS = 2_000_000, (1_000, 10_000), 3
-LAGS = {"lag": "NATS as it comes", "lag_synced": "NATS syncing each message, as in `clickmill up`"}
+LAGS = {
+    "lag": "default configuration of NATS",
+    "lag_synced": "NATS syncs each message, as in `clickmill up`",
+}
 MEMORY_DEFAULT, MEMORY_MILLION = 60e6, 90e6
 
 
@@ -99,18 +102,18 @@ def _side(measured: Measured) -> Iterator[Goal]:
 
 
 def _freshness(measured: Measured) -> Goal:
-    name = "freshness, answer to visible in statistics, at half load"
+    name = "freshness: time from the response until the statistics include the click, at half load"
     wanted = f"p50 under {FRESH_P50} s, p99 under {FRESH_P99} s"
     fresh = measured.get("freshness", {}).get("seconds")
     if fresh is None:
         return Goal(name, wanted, NOT_RUN)
     met = fresh["p50"] < FRESH_P50 and fresh["p99"] < FRESH_P99
     shown = f"p50 {fresh['p50']:.2f} s, p99 {fresh['p99']:.2f} s"
-    return Goal(name, wanted, shown, f"longest {fresh['max']:.2f} s", met)
+    return Goal(name, wanted, shown, f"maximum {fresh['max']:.2f} s", met)
 
 
 def _batch(measured: Measured) -> Goal:
-    name = "clicks a second and core through `POST /clicks`, 1,000 an array"
+    name = "clicks per second and core through `POST /clicks`, 1,000 per array"
     wanted = f"at least {BATCH_CLICKS / 1e6:g} million"
     rate = measured.get("batch", {}).get("clicks_per_cpu_second")
     if rate is None:
@@ -123,14 +126,14 @@ def _batch(measured: Measured) -> Goal:
 def _aggregator(measured: Measured) -> Iterator[Goal]:
     """From bench/sections/aggregator: `pairs_per_cpu_second`, and rows of `lag`."""
     found = measured.get("aggregator", {})
-    name, wanted = "aggregator: pairs a second and core, to the commit", "at least 2 million"
+    name, wanted = "aggregator: pairs committed per second and core", "at least 2 million"
     pairs = found.get("pairs_per_cpu_second")
     if pairs is None:
         yield Goal(name, wanted, NOT_RUN)
     else:
         yield Goal(name, wanted, f"{pairs / 1e6:.2f} million", met=pairs >= PAIRS)
     for key, how in LAGS.items():
-        # JSON has no infinity: null stands for sources of which nothing came through.
+        # JSON has no infinity: null means that not all frames were committed.
         lags = {
             row["sources"]: math.inf if row["lag_seconds"] is None else row["lag_seconds"]
             for row in found.get(key, [])
@@ -140,14 +143,14 @@ def _aggregator(measured: Measured) -> Iterator[Goal]:
 
 
 def _lag(name: str, sources: int, lags: dict[int, float]) -> Goal:
-    """Where it does not hold: the highest number of sources for which it does."""
+    """If it is not met: the highest number of sources for which it is."""
     wanted = f"under {LAG_SECONDS} s"
     if sources not in lags:
         return Goal(name, wanted, NOT_RUN)
     met = lags[sources] < LAG_SECONDS
     holds = max((n for n, lag in lags.items() if lag < LAG_SECONDS), default=0)
-    spread = "" if met else f"it holds with {holds:,} sources"
-    shown = f"{lags[sources]:.2f} s" if math.isfinite(lags[sources]) else "not all came through"
+    spread = "" if met else f"met with {holds:,} sources"
+    shown = f"{lags[sources]:.2f} s" if math.isfinite(lags[sources]) else "incomplete"
     return Goal(name, wanted, shown, spread, met)
 
 

@@ -1,6 +1,6 @@
-"""docs/benchmarks.md from the results that are there: the part between the two marks is made here.
+"""Generates the part of docs/benchmarks.md between the two marks, from the stored results.
 
-What stands outside the marks is written by hand (where the time goes, what was tried) and kept.
+The text outside the marks is written by hand and kept.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ NEW_PAGE = f"# Benchmarks\n\n{BEGIN}\n{END}\n"
 METHOD = """\
 ## Method
 
-- One command, `make bench`. Every contender's server is tied to core 0, `wrk` (one thread, 64
-  keep-alive connections, ids 10 to 100 at random, no pipelining) to core 1. What Clickmill needs
-  besides its worker (NATS, Postgres, aggregator, supervisor) runs on core 1 too.
-- A section is measured only while other programs use at most 0.3 cores, over the last two seconds
-  and all cores together (`/proc/stat`; the load average still counts what ended a minute ago). It
-  waits up to two minutes for that, then refuses. `ARGS=--allow-busy` measures all the same, and
-  the results are marked.
-- Turns are interleaved: in each round every contender is warmed up and measured once, and a ratio
-  is taken within a round. Each value is the median over the rounds, with the lowest and the
-  highest in brackets.
-- CPU is the kernel's own accounting of the server's processes (the process CPU clock, in
-  nanoseconds), divided by the answers that wrk counted. *Click CPU* is that of the processes that
-  answer; *whole CPU* adds everything else that the contender runs. FastAPI's Redis is in both.
-- *Core busy* is the share of its core that a server used. Where it is well under 100 %, one thread
-  of `wrk` could not send faster, and clicks a second and latency are limited by the load.
-- Every answer is checked: before the rounds wrk compares status and body of each answer; in a
-  round it counts every answer over 399, and all answers together must have exactly the length of
-  that many right ones. A round with one wrong answer or broken connection gives no result.
-- Afterwards the server's own count must agree: its counters, and for Clickmill the sum in
-  Postgres, lie between the answers that wrk saw and those plus its 64 connections.
-- Fixed-rate sections use a small loader (`bench/load/fixedrate`), which measures an answer's time
-  from when its request was due. As root it runs at real-time priority; the helping processes,
-  which share its core, are niced by 10. For freshness they may run on both cores, as the loader
-  would leave them too little of its own.
-- A program that is not on the machine is named as missing.
+- `make bench` runs everything. Each contender's server is pinned to core 0, and `wrk` (one thread,
+  64 keep-alive connections, random IDs from 10 to 100, no pipelining) to core 1. Clickmill's other
+  processes (NATS, Postgres, aggregator, supervisor) also run on core 1.
+- A section starts only when other programs have used at most 0.3 cores in total during the last two
+  seconds (`/proc/stat`; the load average still includes programs that ended a minute ago). It
+  waits up to two minutes for that and then fails. `ARGS=--allow-busy` measures anyway and marks
+  the results.
+- Contenders alternate: each round warms up and measures each of them once, and ratios are computed
+  within a round. Each value is the median of the rounds, with the lowest and the highest in
+  parentheses.
+- CPU is the kernel's accounting of the server's processes (the process CPU clock, in nanoseconds),
+  divided by the number of responses that wrk counted. *Click CPU* is that of the processes that
+  answer; *total CPU* includes all other processes of the contender. FastAPI's Redis is in both.
+- *Core busy* is the share of its core that a server used. If it is well below 100 %, one thread of
+  `wrk` could not send faster, and the load generator limits clicks per second and latency.
+- Every response is checked. Before the rounds, wrk compares status and body of each one. In a round
+  it counts every status above 399, and all responses together must have exactly the expected
+  length. A round with one wrong response or broken connection is discarded.
+- Afterwards, the server's own count must be correct: its counters, and for Clickmill the sum in
+  Postgres, are between the number of responses that wrk received and that number plus its 64
+  connections.
+- The fixed-rate sections use a small load generator (`bench/load/fixedrate`), which measures
+  latency from the time at which a request was due. As root it runs at real-time priority;
+  Clickmill's other processes share its core and are niced by 10. For freshness they may use both
+  cores, because the load generator would leave them too little.
+- A missing program is reported as missing.
 """
 
 
 def write(source: Path, folder: Path) -> Path:
-    """Write the page and the picture into a folder; returns the page's path."""
+    """Writes the page and the chart into a folder; returns the page's path."""
     records = results.read(source)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _measured(records).get("side", {}).get("rows")
@@ -69,7 +70,7 @@ def _body(records: Records) -> list[str]:
     measured = _measured(records)
     lines = [*_goal_table(measured), ""]
     if "rows" in measured.get("side", {}):
-        lines += [f"![CPU for each click, side by side]({PICTURE})", ""]
+        lines += [f"![CPU per click, compared]({PICTURE})", ""]
     for name, make in tables.TABLES.items():
         if name in records:
             lines += [*_section(records[name], make), ""]

@@ -11,8 +11,8 @@ Results = dict[str, Any]
 Table = Callable[[Results], list[str]]
 SMALL_RATIO, LARGE = 0.1, 1_000
 """Ratios under the first are shown with four digits, numbers over the second without any."""
-NO_FLUSH = "Without flushing means an interval of 60 s: frames are sealed at minute edges only."
-RATIO = "**first ÷ second**, in pairs"
+NO_FLUSH = "Without flushing: the interval is 60 s, so frames are sealed only when a minute ends."
+RATIO = "**first ÷ second**, per round"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -30,8 +30,8 @@ def cell(spread: dict[str, float], digits: int = 2, scale: float = 1.0) -> str:
 def side(results: Results) -> list[str]:
     """All contenders."""
     head = (
-        "contender", "click CPU µs", "whole CPU µs", "Clickmill ÷ it, click CPU",
-        "Clickmill ÷ it, whole CPU", "core busy", "clicks/s", "p50 µs", "p99 µs",
+        "contender", "click CPU µs", "total CPU µs", "Clickmill ÷ contender, click CPU",
+        "Clickmill ÷ contender, total CPU", "core busy", "clicks/s", "p50 µs", "p99 µs",
     )  # fmt: skip
     rows = [
         (
@@ -42,17 +42,17 @@ def side(results: Results) -> list[str]:
         )
         for row in sorted(results["rows"], key=lambda row: row["cpu_us"]["median"])
     ]  # fmt: skip
-    missing = [f"- **Missing**, so not measured: {why}." for why in results["missing"].values()]
+    missing = [f"- **Not measured**: {why}." for why in results["missing"].values()]
     does = [f"- **{row['name']}**: {row['does']}." for row in results["rows"]]
     return [
-        "## Side by side: one core, 64 connections, saturation", "", *markdown(head, rows), "",
+        "## Comparison: one core, 64 connections, saturation", "", *markdown(head, rows), "",
         ("What each does for a click. All answer `200` with `{\"status\":\"counted\"}`, a content "
         "type and `Access-Control-Allow-Origin`:"), "", *does, *missing,
     ]  # fmt: skip
 
 
 def bodies(results: Results) -> list[str]:
-    """A body against none, and against Go."""
+    """With a body against without, and against Go."""
     head = ("", "click CPU µs", "core busy", "clicks/s", "p99 µs")
     rows = [
         (
@@ -62,8 +62,8 @@ def bodies(results: Results) -> list[str]:
         for row in results["rows"]
     ]  # fmt: skip
     return [
-        "## A body in the headers' segment, at saturation", "", *markdown(head, rows), "",
-        (f"In pairs: Clickmill with a body ÷ without {cell(results['body_ratio'])}; with a body ÷ "
+        "## A body in the segment of the headers, at saturation", "", *markdown(head, rows), "",
+        (f"Per round: Clickmill with a body ÷ without {cell(results['body_ratio'])}; with a body ÷ "
         f"Go with that body {cell(results['go_ratio'])}."),
     ]  # fmt: skip
 
@@ -76,7 +76,7 @@ def _against(row: Results, name: str) -> str:
 
 
 def _fixed_rate(title: str, results: Results, note: str) -> list[str]:
-    head = ("", "p50 µs", "p99 µs", "p99.9 µs", "longest µs", "loader late, p99 µs")
+    head = ("", "p50 µs", "p99 µs", "p99.9 µs", "maximum µs", "load generator delay, p99 µs")
     names = ("p50_us", "p99_us", "p999_us", "max_us", "send_late_p99_us")
     rows = [
         (results[f"{which}_name"], *(cell(results[which][name], 0) for name in names))
@@ -84,14 +84,14 @@ def _fixed_rate(title: str, results: Results, note: str) -> list[str]:
     ]
     ratio = (RATIO, "", cell(results["p99_ratio"]), cell(results["p999_ratio"]), "", "")
     return [
-        f"## {title}", "", f"At {results['rate']:,.0f} clicks a second. {note}", "",
+        f"## {title}", "", f"At {results['rate']:,.0f} clicks per second. {note}", "",
         *markdown(head, [*rows, ratio]),
     ]  # fmt: skip
 
 
 def tail(results: Results) -> list[str]:
-    """Flushing against not."""
-    return _fixed_rate("Half load: flushing each second against not", results, NO_FLUSH)
+    """With flushing against without."""
+    return _fixed_rate("Half load: flushing every second against never", results, NO_FLUSH)
 
 
 def counters(results: Results) -> list[str]:
@@ -105,25 +105,25 @@ def freshness(results: Results) -> list[str]:
     s = results["seconds"]
     return [
         "## Freshness at half load", "",
-        (f"{results['probes']:,} single clicks at random moments, beside "
-        f"{results['rate']:,.0f} clicks a second: from the answer until the statistics show it "
-        f"p50 {s['p50']:.2f} s, p99 {s['p99']:.2f} s, longest {s['max']:.2f} s. "
-        "The statistics were asked every 20 ms."),
+        (f"{results['probes']:,} single clicks at random times, in addition to "
+        f"{results['rate']:,.0f} clicks per second: from the response until the statistics include "
+        f"the click, p50 {s['p50']:.2f} s, p99 {s['p99']:.2f} s, maximum {s['max']:.2f} s. The "
+        "statistics were queried every 20 ms."),
     ]  # fmt: skip
 
 
 def batch(results: Results) -> list[str]:
     """POST /clicks."""
     return [
-        f"## `POST /clicks`, {results['items']:,} items an array", "",
-        (f"Millions of clicks for each second of the worker's CPU: "
-        f"{cell(results['clicks_per_cpu_second'], 2, 1e6)}; by the clock, with the one core of "
-        f"wrk: {cell(results['clicks_per_second'], 2, 1e6)}."),
+        f"## `POST /clicks`, {results['items']:,} items per array", "",
+        (f"Millions of clicks per second of the worker's CPU: "
+        f"{cell(results['clicks_per_cpu_second'], 2, 1e6)}; by wall clock, with wrk on one "
+        f"core: {cell(results['clicks_per_second'], 2, 1e6)}."),
     ]  # fmt: skip
 
 
 def _two(title: str, names: tuple[str, str], results: Results, note: str = "") -> list[str]:
-    head = ("", "click CPU µs", "helping CPU µs", "clicks/s", "p99 µs")
+    head = ("", "click CPU µs", "other CPU µs", "clicks/s", "p99 µs")
     rows = [
         (
             name, cell(results[which]["cpu_us"]), cell(results[which]["helping_us"]),
@@ -137,32 +137,32 @@ def _two(title: str, names: tuple[str, str], results: Results, note: str = "") -
 
 
 def price(results: Results) -> list[str]:
-    """Flushing against not."""
-    names = ("flushing each second", "no flushing")
-    return _two("The price of a flush each second, at saturation", names, results, NO_FLUSH)
+    """With flushing against without."""
+    names = ("flushing every second", "no flushing")
+    return _two("Cost of flushing every second, at saturation", names, results, NO_FLUSH)
 
 
 def ids(results: Results) -> list[str]:
     """Many against few."""
     names = (f"{results['many']:,} IDs at random", f"{results['few']} IDs")
-    note = "Helping CPU is that of NATS, aggregator and Postgres: a row for each ID and minute."
+    note = "Other CPU: NATS, the aggregator and Postgres, which write a row per ID and minute."
     return _two("Many IDs against few", names, results, note)
 
 
 def scrape(results: Results) -> list[str]:
     """With and without."""
     note = (
-        f"An answer of `/metrics` took {cell(results['answer_ms'], 1)} ms under load (it waits "
-        f"its turn behind the clicks) and {cell(results['answer_idle_ms'], 1)} ms without."
+        f"A response of `/metrics` took {cell(results['answer_ms'], 1)} ms under load (it is "
+        f"queued behind the clicks) and {cell(results['answer_idle_ms'], 1)} ms without."
     )
-    return _two("`/metrics` scraped each second", ("scraped", "not scraped"), results, note)
+    return _two("`/metrics` scraped every second", ("scraped", "not scraped"), results, note)
 
 
 def workers(results: Results) -> list[str]:
     """Two against one."""
     note = (
-        "The second worker shares core 1 with wrk, NATS, Postgres and the aggregator, so it is "
-        "the load's own core that limits the two."
+        "The second worker shares core 1 with wrk, NATS, Postgres and the aggregator, so the "
+        "load generator limits the result."
     )
     return _two("Two workers against one", ("two workers", "one worker"), results, note)
 
@@ -171,7 +171,7 @@ def memory(results: Results) -> list[str]:
     """RSS."""
     return [
         "## Memory of a worker", "",
-        (f"Resident, mapped counters in it, after clicks over all IDs: "
+        (f"Resident memory with the mapped counters, after clicks on all IDs: "
         f"{results['default_bytes'] / 1e6:.1f} MB with the default maximum ID, "
         f"{results['million_bytes'] / 1e6:.1f} MB with one million."),
     ]  # fmt: skip
@@ -184,7 +184,7 @@ def profile(results: Results) -> list[str]:
     rows = [(f"{f['share']:.1f} %", f["library"], f"`{f['name']}`") for f in results["functions"]]
     return [
         "## Where a click's CPU goes", "",
-        f"perf's samples of the worker at saturation, by library: {', '.join(libraries)}.", "",
+        f"Samples of perf from the worker at saturation, by library: {', '.join(libraries)}.", "",
         *markdown(head, rows),
     ]  # fmt: skip
 
@@ -196,10 +196,11 @@ def stress(results: Results) -> list[str]:
         "## The load scenario of the contract", "",
         (f"Shape {results['shape']}, scenario {results['scenario']}, up to "
         f"{results['peak_users']} users over {results['minutes']:g} minutes, Locust on the same "
-        f"machine: {results['requests']:,} requests ({results['requests_per_second']:,.0f} a "
-        f"second over the run), {results['failed']:,} failed, p50 {ms['p50']:.0f} ms, "
+        f"machine: {results['requests']:,} requests ({results['requests_per_second']:,.0f} per "
+        f"second on average), {results['failed']:,} failed, p50 {ms['p50']:.0f} ms, "
         f"p95 {ms['p95']:.0f} ms, p99 {ms['p99']:.0f} ms. {results['clicks_answered']:,} clicks "
-        f"answered 200; ledger against the statistics, banner by banner: {results['ledger']}."),
+        f"answered 200; comparison of the ledger with the statistics, banner by banner: "
+        f"{results['ledger']}."),
     ]  # fmt: skip
 
 
@@ -222,19 +223,19 @@ def _words(name: str) -> str:
 
 def _value(value: object) -> str:
     if value is None:
-        return "not all came through"  # the infinite, which JSON does not have
+        return "incomplete"  # infinity, which JSON does not have
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:,.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def aggregator(results: Results) -> list[str]:
-    """The aggregator's own bench."""
+    """The benchmark of the aggregator."""
     return generic("The aggregator", results)
 
 
 def middleware(results: Results) -> list[str]:
-    """Redirects, and honest clients among slow ones."""
+    """Redirects, and fast clients among slow ones."""
     head = ("", "p50 µs", "p99 µs", "p50 ÷ plain POST", "p99 ÷ plain POST")
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Bytes on disk: `python -m bench.sections.disk_size`, of which docs/deploy.md has the result.
+"""Disk space: `python -m bench.sections.disk_size`; docs/deploy.md has the result.
 
 The statements of the aggregator write clicks of made-up days into the embedded Postgres of a real
 system, minute after minute, several commits a minute, for every banner: as full as it gets. What
