@@ -1,8 +1,8 @@
 """Disk space: `python -m bench.sections.disk_size`; docs/deploy.md has the result.
 
-The statements of the aggregator write clicks of made-up days into the embedded Postgres of a real
-system, minute after minute, several commits a minute, for every banner: as full as it gets. What
-the tables then take with their indexes, by row, is multiplied out to a month and a year.
+It writes generated clicks into the embedded Postgres of a real system with the aggregator's own
+statements: every minute, every banner, several commits per minute, which is the maximum. From the
+size of the tables per row, with indexes, it calculates the size after a month and a year.
 """
 
 from __future__ import annotations

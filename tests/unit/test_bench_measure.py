@@ -94,8 +94,8 @@ def test_any_results_are_shown_whatever_they_are() -> None:
     assert "| 1,000 | 0.25 |" in lines
     met = {g.subject: g.met for g in goals.goals({"aggregator": found})}
     assert met["aggregator: pairs committed per second and core"] is True
-    assert met["aggregator: lag with 1,000 sources, NATS as it comes"] is True
-    assert met["aggregator: lag with 10,000 sources, NATS as it comes"] is None
+    assert met["aggregator: lag with 1,000 sources, default configuration of NATS"] is True
+    assert met["aggregator: lag with 10,000 sources, default configuration of NATS"] is None
 
 
 @pytest.mark.parametrize(("ratio", "met"), [(1.05, True), (1.06, False)])
