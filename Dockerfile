@@ -1,10 +1,10 @@
-# One image for every role: `clickmill ingest`, `clickmill aggregator`, or the whole as `up`.
+# One image for all roles: `clickmill ingest`, `clickmill aggregator`, or the whole system with `up`.
 FROM python:3.13-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# What builds stays in an environment of its own: the image has only what runs.
+# Build tools are in a separate environment, which is not copied to the final image.
 RUN python -m venv /opt/clickmill && python -m venv /opt/build
 COPY requirements.lock requirements-build.lock ./
 RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \

@@ -1,5 +1,5 @@
-# What is missing is installed first, step by step; a stamp file stands for each step that is
-# done, so that the second run costs nothing and needs no network.
+# Missing parts are installed first. A stamp file marks each completed step, so a second run takes no
+# time and needs no network.
 PYTHON ?= python3
 VENV := .venv
 PAGE := aggregator/page/lib/.built
@@ -16,33 +16,33 @@ ARGS ?=
 .PHONY: help install build dist page screenshots bench-stats up test test-helm mutants lint format docs site bench stress soak lock clean
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-install: $(VENV)/.built $(PAGE) $(VENV)/.dev ## set-up alone: environment, extension, tools of the tests
+install: $(VENV)/.built $(PAGE) $(VENV)/.dev ## install everything: environment, extension, test tools
 
-build: $(VENV)/.built ## the compiled extension
+build: $(VENV)/.built ## compile the extension
 
-page: $(PAGE) ## what the live page takes from the npm registry
+page: $(PAGE) ## fetch the libraries of the live page from the npm registry
 
-up: $(VENV)/.built $(PAGE) ## the whole system, in the foreground (ARGS="--port 9000")
+up: $(VENV)/.built $(PAGE) ## run the whole system in the foreground (ARGS="--port 9000")
 	@exec $(PY) -m stack.cli up $(ARGS)
 
-# Tests share nothing: each has its own ports, directories and database. Most of the time they wait,
-# so that three at once fit two cores; tests/support/order.py deals them out, the long ones first.
-# Unit tests alone (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus.
-# The Helm chart's tests have a target of their own, below.
+# Tests share nothing: each has its own ports, directories and database. They mostly wait, so three
+# run in parallel on two cores; tests/support/order.py starts the long ones first. Unit tests
+# (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus. The tests of the Helm
+# chart have their own target.
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 3
-test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## every test, against real NATS and Postgres
+test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## run all tests against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
 
-# A target of its own: the first build of helm takes two cores about two minutes.
-test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## the Helm chart, by a helm built from source
+# Separate, because the first build of helm takes about two minutes on two cores.
+test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## test the Helm chart with a helm built from source
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest tests/helm $(ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit, links of the site
+lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## run all linters: ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit, mkdocs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
@@ -54,45 +54,45 @@ lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## ruff, mypy
 	@$(PY) scripts/audit.py requirements.lock requirements-build.lock
 	@$(PY) -m mkdocs build --strict
 
-site: $(VENV)/.dev ## docs/ as a site, into build/site
+site: $(VENV)/.dev ## build docs/ as a site in build/site
 	@$(PY) -m mkdocs build --strict
 
-fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## coverage-guided fuzzing of all that reads input (SECONDS=60 ONLY=batch)
+fuzz: $(VENV)/.built $(VENV)/.dev $(VENV)/.fuzz ## fuzz all parsers of input, guided by coverage (SECONDS=60 ONLY=batch)
 	@$(PY) -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-mutants: $(VENV)/.built $(VENV)/.dev $(VENV)/.mutants ## small changes to the code that a test must notice (ONLY=fold,outbox SECONDS=900)
+mutants: $(VENV)/.built $(VENV)/.dev $(VENV)/.mutants ## mutation tests (ONLY=fold,outbox SECONDS=900)
 	@$(PY) -m tests.mutants.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-format: $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## the sources in their one shape
+format: $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## format the source code
 	@$(PY) -m ruff check --fix-only -q .
 	@$(PY) -m ruff format .
 	@scripts/npm $(PY) run -s format --prefix $(PAGE_LINT)
 
-docs: $(VENV)/.built $(VENV)/.dev ## what is made from code: dashboards, rules, tables in docs
+docs: $(VENV)/.built $(VENV)/.dev ## generate dashboards, alert rules and tables in docs
 	@$(PY) -m grafana.build $(ARGS)
 	@$(PY) -m stack.settings_table
 
-bench: $(VENV)/.built $(VENV)/.dev $(VENV)/.bench ## side by side, into docs/benchmarks.md (ROUNDS=5 SECONDS=6 ONLY=side,tail)
+bench: $(VENV)/.built $(VENV)/.dev $(VENV)/.bench ## run the benchmarks and update docs/benchmarks.md (ROUNDS=5 SECONDS=6 ONLY=side,tail)
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m bench.run $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-stress: $(VENV)/.built $(VENV)/.dev ## the load scenario, checked click by click (USERS=500 MINUTES=10)
+stress: $(VENV)/.built $(VENV)/.dev ## run the load scenario and check every click (USERS=500 MINUTES=10)
 	@$(PY) -m bench.sections.stress $(if $(USERS),--users $(USERS)) \
 	  $(if $(filter command line environment,$(origin MINUTES)),--minutes $(MINUTES)) $(ARGS)
 
-screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## the live page, into docs/images
+screenshots: $(VENV)/.built $(PAGE) $(VENV)/.dev $(VENV)/.os-test ## update the screenshots of the live page in docs/images
 	@$(PY) -m bench.report.screenshots $(ARGS)
 
-bench-stats: $(VENV)/.built $(VENV)/.dev ## how fast statistics are read (BANNERS=1000 DAYS=400)
+bench-stats: $(VENV)/.built $(VENV)/.dev ## measure how fast statistics are read (BANNERS=1000 DAYS=400)
 	@$(PY) -m bench.sections.statistics.bench $(ARGS)
 
 soak: JOBS ?= 2
-soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## the crash suite at length (SEED=1 MINUTES=20 JOBS=2 ONLY=nats TIMES=60)
+soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## run the long crash suite (SEED=1 MINUTES=20 JOBS=2 ONLY=nats TIMES=60)
 	@$(if $(ONLY),,$(PY) -m pytest -q -m soak)
 	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak \
 	  $(if $(ONLY),--no-model --only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(ARGS)
 
-lock: $(VENV)/.python ## the lock files again, from pyproject.toml
+lock: $(VENV)/.python ## update the lock files from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)
 	@for out in "requirements.lock pyproject.toml" \
 	  "requirements-build.lock --group pyproject.toml:build" \
@@ -104,13 +104,13 @@ lock: $(VENV)/.python ## the lock files again, from pyproject.toml
 	  $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --no-annotate -o $$out || exit 1; done
 
-dist: $(VENV)/.build $(PAGE) ## sdist and wheel, into dist/
+dist: $(VENV)/.build $(PAGE) ## build sdist and wheel in dist/
 	@rm -rf dist
 	@$(PY) -c 'from setuptools import build_meta; build_meta.build_sdist("dist")' >/dev/null
 	@$(PIP) wheel -q --no-deps --no-build-isolation -w dist dist/*.tar.gz
 	@ls dist
 
-clean: ## everything that was built or installed here; data/ stays
+clean: ## remove everything that was built or installed here, but not data/
 	rm -rf $(VENV) $(PAGE_LINT)/node_modules aggregator/page/lib aggregator/page/lib.new aggregator/page/node_modules build dist *.egg-info ingest/*.so ingest/_*.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
@@ -119,7 +119,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.runtime: requirements.lock | $(VENV)/.python
-	@echo "Installing what Clickmill runs on, into $(VENV)"
+	@echo "Installing the dependencies of Clickmill into $(VENV)"
 	@$(PIP) install -q --require-hashes -r requirements.lock
 	@touch $@
 
@@ -134,16 +134,16 @@ $(VENV)/.built: $(VENV)/.runtime $(VENV)/.build pyproject.toml setup.py $(PYX)
 	@touch $@
 
 $(PAGE): aggregator/page/package-lock.json aggregator/page/package.json scripts/page scripts/npm | $(VENV)/.python
-	@echo "Installing what the live page needs"
+	@echo "Installing the libraries of the live page"
 	@scripts/page $(PY)
 
 $(PAGE_LINT)/node_modules/.built: $(PAGE_LINT)/package-lock.json $(PAGE_LINT)/package.json | $(VENV)/.python
-	@echo "Installing what reads the page's JavaScript"
+	@echo "Installing the linters of the page's JavaScript"
 	@scripts/npm $(PY) ci --prefix $(PAGE_LINT) $(NPM_QUIET)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
-	@echo "Installing what the tests need, into $(VENV)"
+	@echo "Installing the test tools into $(VENV)"
 	@$(PIP) install -q --require-hashes -r requirements-dev.lock
 	@touch $@
 
@@ -161,7 +161,7 @@ $(VENV)/.mutants: requirements-mutants.lock | $(VENV)/.runtime
 	@$(PIP) install -q --require-hashes -r requirements-mutants.lock
 	@touch $@
 
-# Each contender may be missing: the report then says so, and the bench goes on.
+# Contenders may be missing: the report says so, and the benchmarks continue without them.
 $(VENV)/.bench: requirements-bench.lock scripts/os-packages | $(VENV)/.runtime
 	@if $(PIP) install -q --require-hashes -r requirements-bench.lock && scripts/os-packages bench; \
 	  then touch $@; fi

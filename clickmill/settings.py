@@ -30,21 +30,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=65535, description="port of the aggregator: statistics, live page")
     ] = 8081
     workers: Annotated[
-        int, Meta(ge=0, le=256, description="ingest processes; 0 is one for each core")
+        int, Meta(ge=0, le=256, description="number of ingest processes; 0: one per core")
     ] = 0
-    data_dir: Annotated[str, text_meta("where everything that must last is kept")] = "data"
+    data_dir: Annotated[str, text_meta("directory for all data that must last")] = "data"
     nats_url: Annotated[
         str,
         text_meta(
-            "NATS servers in use; without it `up` starts one of its own",
+            "NATS servers to use; if empty, `up` starts one",
             r"((nats|tls|ws|wss)://[^\s,]+)(,(nats|tls|ws|wss)://[^\s,]+)*",
-            "nats://host:port, several with commas between",
+            "nats://host:port, several separated by commas",
         ),
     ] = ""
     postgres_dsn: Annotated[
         str,
         text_meta(
-            "Postgres in use; without it `up` starts one of its own",
+            "Postgres to use; if empty, `up` starts one",
             r"postgres(ql)?://\S+|.*\w+\s*=.*",
             "postgresql://user@host/database or key=value pairs",
             secret=True,
@@ -57,14 +57,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0.05, le=60, description="seconds between two frames of a worker")
     ] = 1.0
     spool_max_bytes: Annotated[
-        int, size_meta(MIB, 1024 * GIB, "most that a worker's spool may hold on disk")
+        int, size_meta(MIB, 1024 * GIB, "maximum size of a worker's spool on disk")
     ] = GIB
     spool_keep_seconds: Annotated[
         float,
         Meta(
             ge=0,
             le=86_400,
-            description="seconds that committed frames are kept for a Postgres that loses commits",
+            description="seconds to keep frames after their commit, in case Postgres loses it",
         ),
     ] = 900
     resend_after_seconds: Annotated[
@@ -72,22 +72,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0.2, le=3600, description="seconds without progress before frames are sent again"),
     ] = 30
     stats_token: Annotated[
-        str, token_meta("bearer tokens that may read the statistics; without: anyone may")
+        str, token_meta("bearer tokens for reading statistics; if empty, anyone may read them")
     ] = ""
     write_token: Annotated[
         str,
-        token_meta("bearer tokens that may write: banners, batches; without: this machine may"),
+        token_meta(
+            "bearer tokens for writing banners and batches; if empty, only this machine may"
+        ),
     ] = ""
     allowed_hosts: Annotated[
         str,
         text_meta(
-            "host names of the statistics port, besides localhost and IP addresses",
+            "host names of the statistics port, in addition to localhost and IP addresses",
             r"[0-9A-Za-z._-]+(,[0-9A-Za-z._-]+)*",
-            "host names without port, several with commas between",
+            "host names without port, separated by commas",
         ),
     ] = ""
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="lowest level that is logged"),
     ] = "info"
     log_format: Annotated[
         Literal["text", "json"], Meta(description="format of log lines (docs/logs.md)")
@@ -101,13 +104,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origin: Annotated[
         str,
         text_meta(
-            "origin that browsers may count clicks from; none sends no such header",
+            "origin from which browsers may count clicks; none omits the CORS header",
             r"\*|none|https?://[^\s/,]+",
             "*, none, or one origin such as https://example.org",
         ),
     ] = "*"
     nats_max_bytes: Annotated[
-        int, size_meta(MIB, 1024 * GIB, "most that the stream may hold on the NATS server's disk")
+        int, size_meta(MIB, 1024 * GIB, "maximum size of the stream on the NATS server's disk")
     ] = GIB
     fastpath: Annotated[
         bool,
@@ -120,35 +123,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     counters_dir: Annotated[
         str,
-        text_meta("where counter files lie, if not in the data directory; same machine, same boot"),
+        text_meta("directory of the counter files, if not the data directory; may be a tmpfs"),
     ] = ""
     body_timeout: Annotated[
-        float, Meta(ge=0.1, le=60, description="seconds that a request's body is waited for")
+        float, Meta(ge=0.1, le=60, description="seconds to wait for a request's body")
     ] = 2.0
-    body_max_bytes: Annotated[int, size_meta(KIB, 64 * MIB, "largest body that is read")] = MIB
+    body_max_bytes: Annotated[int, size_meta(KIB, 64 * MIB, "largest accepted request body")] = MIB
     max_connections: Annotated[
         int,
         Meta(
             ge=16,
             le=1_000_000,
-            description="open connections of one worker, if it may open that many files",
+            description="maximum open connections per worker; the limit of open files may lower it",
         ),
     ] = 8192
     max_pending_stats: Annotated[
-        int, Meta(ge=1, le=100_000, description="statistics requests of one worker under way")
+        int, Meta(ge=1, le=100_000, description="maximum concurrent statistics requests per worker")
     ] = 256
     stop_timeout: Annotated[
-        float, Meta(ge=1, le=300, description="seconds that each process has for a clean stop")
+        float, Meta(ge=1, le=300, description="seconds that each process has to stop cleanly")
     ] = 10.0
     drain_timeout: Annotated[
         float,
         Meta(
             ge=0,
             le=3600,
-            description="seconds that `ingest` has at its end to bring all clicks to Postgres",
+            description="seconds that `ingest` has when it stops to send all clicks to Postgres",
         ),
     ] = 30.0
-    failpoints: Annotated[str, text_meta("for tests alone: steps at which a process dies")] = ""
+    failpoints: Annotated[str, text_meta("for tests only: steps at which a process fails")] = ""
 
     @property
     def worker_count(self) -> int:

@@ -84,7 +84,9 @@ def test_goals_show_met_missed_missing_and_unmeasured() -> None:
 
 def test_tables_name_what_is_missing() -> None:
     found = {"rows": [side_row("go", 9.0, 0.9)], "missing": {"gin": "go is missing"}}
-    assert any("**Not measured**" in text and "go is missing" in text for text in tables.side(found))
+    assert any(
+        "**Not measured**" in text and "go is missing" in text for text in tables.side(found)
+    )
 
 
 def test_any_results_are_shown_whatever_they_are() -> None:
