@@ -6,7 +6,9 @@ A backup is complete or refused; a restored click counts once, whatever a worker
 from __future__ import annotations
 
 import io
+import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,14 +22,18 @@ from aggregator.writing.store import Store
 from clickmill import wire
 from ingest.durable.spool import Spool
 from stack.backup import spools
+from stack.embedded import postgres
+from stack.embedded.server import Server, as_account
 from stack.supervise.process import is_stopped
 from tests.support import backups, sql
 from tests.support.aggregators import aggregator
 from tests.support.fix_nats import NatsServer
-from tests.support.fix_postgres import PostgresServer
+from tests.support.fix_postgres import PostgresServer, has_sessions
+from tests.support.fix_servers import RealServer
 from tests.support.fix_system import SystemFactory
 from tests.support.fix_worker import Worker
 from tests.support.frames import frame
+from tests.support.ports import free_port
 from tests.support.raw import ask
 from tests.support.stores import with_store
 from tests.support.wait import eventually
@@ -53,6 +59,43 @@ def empty(postgres_server: PostgresServer) -> Iterator[str]:
     """A second database."""
     yield postgres_server.make_database("restored")
     postgres_server.drop_database("restored")
+
+
+@pytest.fixture
+def postgres16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the oldest version that is supported: its DSN without the database."""
+    work = tmp_path_factory.mktemp("postgres16")
+    account = postgres._account(work / "db")
+    programs = postgres._reachable(postgres.client_programs("postgres")[0].parents[1], account)
+    home, port = work / "db", free_port()
+    home.mkdir(mode=0o700)
+    if account is not None:
+        os.chown(home, account.pw_uid, account.pw_gid)
+    server = Server(
+        "postgres16",
+        (
+            str(programs / "bin" / "postgres"), f"-p{port}", "-F", "-h127.0.0.1", "-k", "",
+            "-D", postgres.HERE,
+        ),
+        home, port, "", admin=f"postgresql://clickmill@127.0.0.1:{port}/postgres", account=account,
+    )  # fmt: skip
+    initdb = [
+        str(programs / "bin" / "initdb"),
+        "-D",
+        postgres.HERE,
+        "-U",
+        "clickmill",
+        "-A",
+        "trust",
+    ]
+    subprocess.run(
+        [*initdb, "--no-sync", "--no-locale", "-E", "UTF8"], cwd=home, env=server.env, check=True,
+        stdout=subprocess.DEVNULL, **as_account(account),
+    )  # fmt: skip
+    running = RealServer(server, work / "log", has_sessions)
+    running.start()
+    yield server.admin.removesuffix("postgres")
+    running.stop()
 
 
 def click(running: Worker, times: int) -> None:
@@ -128,6 +171,23 @@ def test_a_restored_database_has_every_row_and_index(
     assert {name for name in before if before[name] != after[name]} == {"source", "source_given_up"}
     assert sql.query(empty, "SELECT count(*) FROM source WHERE NOT closed") == [(0,)]
     assert sql.query(empty, "SELECT node, total FROM source_given_up") == [("far", 30)]
+
+
+def test_postgres_16_is_backed_up_and_takes_no_backup_of_a_newer_version(
+    postgres16: str, database: str, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "16.zip", tmp_path / "18.zip"
+    sql.query(f"{postgres16}postgres", "CREATE DATABASE one")
+    sql.query(f"{postgres16}postgres", "CREATE DATABASE two")
+    for dsn, file in ((f"{postgres16}one", old), (database, new)):
+        fill(dsn)
+        assert backups.run("backup", file, postgres_dsn=dsn, data_dir=tmp_path)[0] == 0
+    code, text = backups.run("restore", new, postgres_dsn=f"{postgres16}two", data_dir=tmp_path)
+    assert code == 1
+    assert "is of Postgres 18 and the server is version 16" in text
+    code, text = backups.run("restore", old, postgres_dsn=f"{postgres16}two", data_dir=tmp_path)
+    assert code == 0, text
+    assert sql.counts(f"{postgres16}two") == {BANNER: 30}
 
 
 def test_uncommitted_frames_are_in_the_backup_and_count_once(
