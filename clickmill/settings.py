@@ -129,6 +129,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0.1, le=60, description="seconds to wait for a request's body")
     ] = 2.0
     body_max_bytes: Annotated[int, size_meta(KIB, 64 * MIB, "largest accepted request body")] = MIB
+    batch_max_clicks: Annotated[
+        int, Meta(ge=1, le=10**10, description="most clicks that one `POST /clicks` may count")
+    ] = 10_000_000
     max_connections: Annotated[
         int,
         Meta(

@@ -42,10 +42,10 @@ class Counters:
         """Count now; False, and nothing counted, where the ID is over the maximum."""
     def hit_at(self, banner_id: int, clicks: int, now_ns: int) -> bool:
         """`hit`, with the clock handed in (Unix nanoseconds)."""
-    def hit_all(self, clicks: list[Any]) -> int:
-        """Count all items in one minute, or none: the sum of their counts, or -1-i where item i
-        has an ID over the maximum. Items have integers
-        `bannerID` and `count`, validated before: 0 <= bannerID < 2**64."""
+    def hit_all(self, clicks: list[Any], most: int = ...) -> int:
+        """Count all items in one minute: the sum of their counts. None is counted if that sum is
+        over `most`, or where item i has an ID over the maximum; then the result is -1-i. Items have
+        integers `bannerID` and `count`, validated before: 0 <= bannerID < 2**64."""
     def flip(self, now_ns: int | None = None) -> bool:
         """Freeze the active epoch, if it has clicks and no other is frozen; whether it did."""
     def frozen(self) -> list[Part]:

@@ -15,7 +15,7 @@ that the thread that answers clicks and the event loop's thread never see each o
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -274,7 +274,7 @@ cdef class Counters:
         self.add(<uint32_t>banner_id, clicks)
         return True
 
-    def hit_all(self, list clicks):
+    def hit_all(self, list clicks, uint64_t most=UINT64_MAX):
         cdef uint64_t banner_id, many
         cdef uint64_t total = 0
         cdef Py_ssize_t i, n = len(clicks)
@@ -291,6 +291,8 @@ cdef class Counters:
                 wanted[2 * i] = banner_id
                 wanted[2 * i + 1] = many
                 total += many
+            if total > most:
+                return total
             # From here on no Python code runs: the whole batch, or nothing of it.
             if n and self.count(wanted[0], wanted[1]):
                 for i in range(1, n):

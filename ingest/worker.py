@@ -109,7 +109,10 @@ def _options(settings: Settings) -> app.Options:
         Tokens.parse(settings.stats_token), Tokens.parse(settings.write_token),
         Hosts.parse(settings.allowed_hosts),
     )  # fmt: skip
-    return app.Options(settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes)
+    return app.Options(
+        settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes,
+        settings.batch_max_clicks,
+    )  # fmt: skip
 
 
 def _listener(settings: Settings) -> Listener:

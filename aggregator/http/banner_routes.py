@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from litestar import Response, delete, get, put
+from litestar import Response, delete, get, patch, put
 from litestar.params import FromPath
 
 from aggregator.http import openapi
 from aggregator.http.middleware import AnyRequest, read_body, respond
 from aggregator.http.parts import FromParts, Parts
-from aggregator.reading.banners import MAX_LISTED, Banner, BannerList, Register, parse_entry
+from aggregator.reading.banners import (
+    MAX_LISTED,
+    Banner,
+    BannerList,
+    Register,
+    parse_change,
+    parse_entry,
+)
 from aggregator.reading.formats import JSON, Answer
 from clickmill.contract import params
 
@@ -69,6 +76,20 @@ async def banner_put(
     return _json(await register.put(number, entry))
 
 
+@patch(
+    "/banners/{banner_id:str}",
+    operation_class=openapi.operation("register", body=openapi.ENTRY_BODY),
+    responses=openapi.answers(Banner, 400, 404, 408, 413, 503),
+)
+async def banner_patch(
+    banner_id: FromPath[str], request: AnyRequest, parts: FromParts
+) -> Response[bytes]:
+    """Changes the name or the target of a registered banner; null removes it."""
+    register, number = _register(parts, banner_id, request)
+    change = parse_change(await read_body(request))
+    return _json(await register.patch(number, change))
+
+
 @delete(
     "/banners/{banner_id:str}",
     status_code=204,
@@ -81,4 +102,4 @@ async def banner_delete(banner_id: FromPath[str], request: AnyRequest, parts: Fr
     await register.delete(number)
 
 
-HANDLERS: Final = [banners_list, banner_get, banner_put, banner_delete]
+HANDLERS: Final = [banners_list, banner_get, banner_put, banner_patch, banner_delete]

@@ -42,7 +42,7 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-METHODS: Final[tuple[Method, ...]] = ("GET", "POST", "PUT", "DELETE")
+METHODS: Final[tuple[Method, ...]] = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _RAW_HEADERS: Final = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
 
 _TOO_LARGE: Final = body_too_large(MAX_BODY_BYTES)

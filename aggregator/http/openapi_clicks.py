@@ -51,6 +51,7 @@ _BATCH: Final = {
             "count": {"type": "integer", "minimum": 1, "maximum": MAX_CLICKS_PER_ITEM},
         },
         "required": ["bannerID"],
+        "additionalProperties": False,
     },
     "examples": [[{"bannerID": 17, "count": 3}, {"bannerID": 18}]],
 }

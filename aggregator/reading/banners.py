@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import re
 import unicodedata
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from aggregator.reading.queries import Reader
+from clickmill.contract.params import no_field
 from clickmill.contract.problem import Problem, bad, quote
 
 MAX_NAME_CHARS: Final = 200
@@ -69,28 +70,38 @@ class BannerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_url: Target | None = None
 
 
-_LOOSE: Final = msgspec.json.Decoder(dict[str, str | None])
+_FIELDS: Final = BannerEntry.__struct_fields__
+_Object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_Texts: Final = msgspec.json.Decoder(dict[str, str | None])
+_EXAMPLE: Final = (
+    'the body must be a JSON object such as {"name": "Spring sale", '
+    '"target_url": "https://example.org/"}, with texts as values'
+)
+_NOTHING: Final = "the body must have a name or a target_url: use DELETE to remove"
 
 
 def parse_entry(body: bytes) -> BannerEntry:
     """The entry of a PUT's body. Problem: invalid_body, invalid_name, invalid_target."""
+    given = parse_change(body)
+    if set(given.values()) == {None}:
+        raise bad("invalid_body", _NOTHING)
+    return BannerEntry(**given)
+
+
+def parse_change(body: bytes) -> dict[str, str | None]:
+    """The fields in a PATCH's body, one or more; None removes. Problem: as `parse_entry`."""
     try:
-        fields = _LOOSE.decode(body)
+        names, fields = _Object.decode(body), {}
+        if names.keys() <= set(_FIELDS):
+            fields = _Texts.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        fields = {"": None}
-    if not fields or fields.keys() - {"name", "target_url"}:
-        raise bad(
-            "invalid_body",
-            'the body must be a JSON object such as {"name": "Spring sale", '
-            '"target_url": "https://example.org/"}, with texts as values and nothing besides',
-        )
-    name, target = fields.get("name"), fields.get("target_url")
-    if name is None and target is None:
-        raise bad("invalid_body", "the body must have a name or a target_url: use DELETE to remove")
-    return BannerEntry(
-        name=None if name is None else check_name(name),
-        target_url=None if target is None else check_target(target),
-    )
+        raise bad("invalid_body", _EXAMPLE) from None
+    for name in names.keys() - set(_FIELDS):
+        raise bad("invalid_body", f"{no_field(name, _FIELDS)} Nothing was stored")
+    if not fields:
+        raise bad("invalid_body", _EXAMPLE)
+    checks = {"name": check_name, "target_url": check_target}
+    return {field: None if text is None else checks[field](text) for field, text in fields.items()}
 
 
 def check_name(name: str) -> str:
@@ -177,6 +188,30 @@ class Register:
         await self._reader.fetch(sql, values)
         await self._tell(banner_id, entry.target_url)
         return Banner(banner_id, entry.name, entry.target_url)
+
+    async def patch(self, banner_id: int, change: Mapping[str, str | None]) -> Banner:
+        """Changes these fields of an entry, and tells the workers. Problem: unknown_banner (404),
+        invalid_body where nothing would be left."""
+        sql = (
+            "WITH wanted AS (SELECT id,"
+            " CASE WHEN %(sets_name)s THEN %(name)s::text ELSE name END AS name,"
+            " CASE WHEN %(sets_target)s THEN %(target)s::text ELSE target_url END AS target_url"
+            " FROM banner WHERE id = %(id)s FOR UPDATE), changed AS (UPDATE banner"
+            " SET name = wanted.name, target_url = wanted.target_url FROM wanted"
+            " WHERE banner.id = wanted.id AND coalesce(wanted.name, wanted.target_url) IS NOT NULL)"
+            " SELECT id, name, target_url FROM wanted"
+        )
+        values: dict[str, object] = {"id": banner_id}
+        for field, key in (("name", "name"), ("target_url", "target")):
+            values |= {key: change.get(field), f"sets_{key}": field in change}
+        rows = await self._reader.fetch(sql, values)
+        if not rows:
+            raise _unregistered(banner_id)
+        banner = Banner(*rows[0])
+        if banner.name is None and banner.target_url is None:
+            raise bad("invalid_body", _NOTHING)
+        await self._tell(banner_id, banner.target_url)
+        return banner
 
     async def delete(self, banner_id: int) -> None:
         """Removes the entry (its clicks stay). Problem: unknown_banner (404)."""

@@ -7,6 +7,7 @@ same for query and body.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -88,9 +89,23 @@ def check_names(params: Params, allowed: Collection[str]) -> None:
     for name in params:
         if name not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
+            meant = f"did you mean {nearest(name, allowed)}? " if allowed else ""
             raise bad(
-                "unknown_parameter", f"there is no parameter {quote(name)} here; known: {known}"
+                "unknown_parameter",
+                f"there is no parameter {quote(name)} here: {meant}known: {known}",
             )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like this one, in whichever case it is written."""
+    plain = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower()[:MAX_VALUE_CHARS], plain, n=1, cutoff=0)
+    return plain[found[0]]
+
+
+def no_field(name: str, known: Iterable[str]) -> str:
+    """The sentence, without its end, about a field of a JSON object that is none of `known`."""
+    return f"there is no field {quote(name)}: did you mean {nearest(name, known)}?"
 
 
 def single(params: Params, name: str, code: str) -> str | None:

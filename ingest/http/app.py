@@ -19,6 +19,7 @@ from ingest._fastcount import Counters
 from ingest.http import batch
 from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
 from ingest.http.caller import Scope, caller_of
+from ingest.http.codings import inflate
 from ingest.http.responses import (
     BODY_COUNTED,
     JSON,
@@ -48,6 +49,7 @@ class Options(NamedTuple):
     access: Access
     body_timeout: float
     body_max_bytes: int
+    batch_max_clicks: int
 
 
 class Backend(NamedTuple):
@@ -205,9 +207,12 @@ class App:
         return Answer(302, b"", [h for h in headers if h not in self._cors])
 
     async def _clicks(self, scope: Scope, text: str, body: bytes) -> Answer:
-        kind = scope.headers.get("content-type") or ""
-        items = batch.decode(body, kind)
-        counted = self._counters.hit_all(items)
+        headers, most = scope.headers, self._options.batch_max_clicks
+        body = inflate(body, headers.get_all("content-encoding"), self._options.body_max_bytes)
+        items = batch.decode(body, headers.get("content-type") or "")
+        counted = self._counters.hit_all(items, most)
+        if counted > most:
+            raise batch.too_many_clicks(counted, most)
         if counted < 0:
             index = -1 - counted
             raise params.unknown_banner(

@@ -7,14 +7,15 @@ from typing import Annotated, Final
 
 import msgspec
 
+from clickmill.contract import params
 from clickmill.contract.params import MAX_BATCH_ITEMS, MAX_CLICKS_PER_ITEM
-from clickmill.contract.problem import Problem, quote
+from clickmill.contract.problem import Problem, bad, quote
 
 MAX_ID: Final = 2**53
 """Above any banner ID, within what JSON numbers hold exactly: larger ones are no IDs at all."""
 
 
-class Click(msgspec.Struct, gc=False):
+class Click(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One item: so many clicks on a banner."""
 
     bannerID: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]  # noqa: N815  # the contract's name
@@ -24,6 +25,7 @@ class Click(msgspec.Struct, gc=False):
 _decode_json: Final = msgspec.json.Decoder(list[Click]).decode
 _decode_msgpack: Final = msgspec.msgpack.Decoder(list[Click]).decode
 _PLACE: Final = re.compile(r"`\$\[(\d+)\]")
+_UNKNOWN: Final = re.compile(r".* unknown field `(.*)` - at `\$\[(\d+)\]`", re.DOTALL)
 
 
 def decode(body: bytes, content_type: str) -> list[Click]:
@@ -47,9 +49,22 @@ def decode(body: bytes, content_type: str) -> list[Click]:
     return items
 
 
+def too_many_clicks(clicks: int, most: int) -> Problem:
+    """The 400 of a batch whose counts add up to more than a request may."""
+    return bad(
+        "too_many_clicks",
+        f"the batch has {clicks:,} clicks and may have {most:,} (CLICKMILL_BATCH_MAX_CLICKS): send "
+        "several; nothing of it was counted",
+    )
+
+
 def _bad(reason: str) -> Problem:
-    place = _PLACE.search(reason)
-    where = f"item {place[1]}: " if place else ""
+    if unknown := _UNKNOWN.fullmatch(reason):
+        where = f"item {unknown[2]}: "
+        reason = params.no_field(unknown[1], Click.__struct_fields__)
+    else:
+        place = _PLACE.search(reason)
+        where = f"item {place[1]}: " if place else ""
     return Problem(
         400, "invalid_batch",
         f'{where}{reason[:200]}; the body is an array of {{"bannerID": int, "count": int}}, '

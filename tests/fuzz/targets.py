@@ -83,7 +83,7 @@ class BothWays:
         plain = [*no_store(), *cors_headers("*")]
         redirects = {7: [("location", "https://example.org/"), *plain]}
         access = Access(Tokens(()), Tokens(()), Hosts())
-        options = app.Options("*", access, 1, 1000)
+        options = app.Options("*", access, 1, 1000, 10_000_000)
         self.apps = [
             app.App(
                 c,

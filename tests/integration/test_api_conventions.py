@@ -25,7 +25,7 @@ GUARDED = ["/", "/stats/17", "/stats", "/top", "/banners", "/banners/17", "/live
         ("PUT", "/stats", "GET, OPTIONS"),
         ("POST", "/top", "GET, OPTIONS"),
         ("POST", "/banners", "GET, OPTIONS"),
-        ("PATCH", "/banners/17", "GET, PUT, DELETE, OPTIONS"),
+        ("POST", "/banners/17", "GET, PUT, PATCH, DELETE, OPTIONS"),
         ("POST", "/live", "GET, OPTIONS"),
         ("BREW", "/stats/17", "GET, POST, OPTIONS"),
         ("TRACE", "/", "GET, OPTIONS"),

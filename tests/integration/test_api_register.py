@@ -82,6 +82,56 @@ def test_the_life_of_an_entry(api: Api, banner: int) -> None:
     assert api.client.delete(url).status_code == 404
 
 
+def test_a_patch_changes_what_it_names(api: Api, banner: int) -> None:
+    url = f"/banners/{banner}"
+    name, target = {"name": "Name"}, {"target_url": "https://example.org/a"}
+    assert api.client.patch(url, json=name).json()["code"] == "unknown_banner"
+    put(api, banner, name)
+    both = {"id": banner, **name, **target}
+    assert api.client.patch(url, json=target).json() == both
+    assert api.client.get(url).json() == both
+    assert api.told[-1:] == [(banner, target["target_url"])]
+    assert api.client.patch(url, json={"name": "Other"}).json() == {**both, "name": "Other"}
+    assert api.told[-1:] == [(banner, target["target_url"])]
+    gone = api.client.patch(url, json={"target_url": None}).json()
+    assert gone == {"id": banner, "name": "Other", "target_url": None}
+    assert api.told[-1:] == [(banner, None)]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"{}", "invalid_body"), (b'{"name": null}', "invalid_body"), (b"", "invalid_body"),
+     (b'{"name": ""}', "invalid_name"), (b'{"target_url": "javascript:x"}', "invalid_target"),
+     (b'{"target_url": ""}', "invalid_target"), (b'{"nam": "x"}', "invalid_body"),
+     (b'{"name": 1}', "invalid_body"), (b'{"name": "x", "target_url": "x"}', "invalid_target")],
+)  # fmt: skip
+def test_a_bad_patch_changes_nothing(api: Api, banner: int, body: bytes, code: str) -> None:
+    url = f"/banners/{banner}"
+    put(api, banner, {"name": "Name"})
+    told = len(api.told)
+    answer = api.client.patch(url, content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert api.client.get(url).json() == {"id": banner, "name": "Name", "target_url": None}
+    assert len(api.told) == told
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [("Name", "name"), ("target", "target_url"), ("targetUrl", "target_url")]
+)
+def test_an_unknown_field_is_named(api: Api, banner: int, field: str, meant: str) -> None:
+    answer = put(api, banner, {field: {"any": "value"}, "name": "x"})
+    check_refused(api, banner, answer, "invalid_body")
+    said = answer.json()["error"]
+    assert f"there is no field {field!r}: did you mean {meant}?" in said
+
+
+def test_an_unknown_parameter_is_named_too(api: Api) -> None:
+    for query, meant in (("Step=1h", "step"), ("from=1", "tsFrom"), ("tsfrom=1", "tsFrom")):
+        answer = api.client.get(f"/stats/17?{query}").json()
+        assert answer["code"] == "unknown_parameter"
+        assert f"{query.partition('=')[0]!r} here: did you mean {meant}?" in answer["error"]
+
+
 def test_pages_of_the_register(api: Api, banner: int) -> None:
     ids = [50_000 + n for n in range(5)]
     for number in ids:

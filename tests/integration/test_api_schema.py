@@ -81,4 +81,5 @@ def test_a_described_click_counts_and_has_its_methods(worker: Worker) -> None:
         assert described == set(allowed.split(", ")) - {"OPTIONS"}, path
         body = b'[{"bannerID": 17}]' if path == "/clicks" else None
         for method in described:
-            assert ask(worker.port, method, target, body).status in (200, 302), path
+            kind = [("Content-Type", "application/json")] if body else []
+            assert ask(worker.port, method, target, body, kind).status in (200, 302), path

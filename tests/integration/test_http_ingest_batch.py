@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.support.fix_worker import Worker, counts
+from tests.support.fix_worker import Worker, Workers, counts
 from tests.support.raw import Answer, ask
 
 JSON = "application/json"
@@ -131,11 +133,98 @@ def test_an_invalid_batch_is_400(worker: Worker, body: bytes) -> None:
             assert len(answer.json["error"]) < 400
 
 
-def test_unknown_fields_are_ignored(worker: Worker) -> None:
-    with counts(worker, {7: 1}):
-        assert (
-            send(worker, b'[{"bannerID": 7, "page": "/x", "at": [1, {"y": null}]}]').status == 200
-        )
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [("Count", "count"), ("Counts", "count"), ("clicks", "count"), ("bannerId", "bannerID"),
+     ("id", "bannerID"), ("", "count"), ("a`b - at `$[7]`", "count"), ("x" * 5000, "count")],
+)  # fmt: skip
+def test_an_unknown_field_is_named_and_nothing_counted(
+    worker: Worker, kind: str, field: str, meant: str
+) -> None:
+    """With the field that was meant, as far as that can be told."""
+    with counts(worker, {}):
+        answer = send(worker, ENCODE[kind]([click(7), {"bannerID": 7, field: [1, {}]}]), kind)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_batch")
+    said = answer.json["error"]
+    assert said.startswith(f"item 1: there is no field {ascii(field)[:40]}"), said
+    if len(field) < 10:
+        assert f"did you mean {meant}?" in said
+    assert len(said) < 400
+
+
+def test_the_clicks_of_a_request_have_a_bound(worker: Worker, workers: Workers) -> None:
+    """10,000 items of a million clicks each were counted in 20 ms, for any web page."""
+    with counts(worker, {11: 10_000_000}):
+        assert send(worker, ENCODE[JSON]([click(11, 1_000_000)] * 10)).status == 200
+        answer = send(worker, ENCODE[JSON]([*[click(11, 1_000_000)] * 10, click(11)]))
+        assert (answer.status, answer.json["code"]) == (400, "too_many_clicks")
+        assert "10,000,001" in answer.json["error"]
+        answer = send(worker, ENCODE[JSON]([click(11, 1_000_000)] * 10_000))
+        assert (answer.status, answer.json["code"]) == (400, "too_many_clicks")
+    other = workers(BATCH_MAX_CLICKS="5")
+    assert send(other, ENCODE[JSON]([click(11, 3), click(11, 2)])).status == 200
+    assert send(other, ENCODE[JSON]([click(11, 3), click(11, 3)])).status == 400
+    assert other.clicks() == {11: 5}
+
+
+def packed(data: bytes, window: int) -> bytes:
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, window)
+    return squeeze.compress(data) + squeeze.flush()
+
+
+def send_coded(worker: Worker, body: bytes, *codings: str, kind: str = JSON) -> Answer:
+    headers = [("Content-Type", kind), *(("Content-Encoding", coding) for coding in codings)]
+    return ask(worker.port, "POST", "/clicks", body, headers)
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_a_batch_may_be_compressed(worker: Worker, kind: str) -> None:
+    data = ENCODE[kind]([click(12)] * 100)
+    bodies = [(gzip.compress(data), "gzip"), (gzip.compress(data), "X-GZIP"), (data, "identity"),
+              (gzip.compress(data[:90]) + gzip.compress(data[90:]), "gzip"),
+              (packed(data, zlib.MAX_WBITS), "deflate"), (packed(data, -zlib.MAX_WBITS), "deflate"),
+              (packed(data, 9), "deflate")]  # fmt: skip
+    with counts(worker, {12: 100 * len(bodies)}):
+        for body, coding in bodies:
+            assert send_coded(worker, body, coding, kind=kind).status == 200, coding
+
+
+def test_another_coding_is_415(worker: Worker) -> None:
+    data = gzip.compress(ENCODE[JSON]([click(13)]))
+    with counts(worker, {}):
+        for codings in (["br"], ["zstd"], ["gzip, gzip"], ["gzip", "gzip"], ["gzip,"], [""], ["é"],
+                        ["identity", "gzip"], ["gzip;q=1"], ["x" * 5000]):  # fmt: skip
+            answer = send_coded(worker, data, *codings)
+            assert (answer.status, answer.json["code"]) == (415, "unsupported_encoding"), codings
+            assert answer.get("accept-encoding") == "gzip, deflate"
+            assert len(answer.json["error"]) < 400
+
+
+def test_a_body_is_bounded_after_inflating(worker: Worker) -> None:
+    """A kilobyte may stand for a megabyte, and for no more."""
+    batch = ENCODE[JSON]([click(14)])
+    for pack, coding in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
+        with counts(worker, {14: 1}):
+            whole = batch + b" " * (MAX_BODY - len(batch))
+            assert send_coded(worker, pack(whole), coding).status == 200
+            for size in (1, 100 << 20):
+                answer = send_coded(worker, pack(whole + b" " * size), coding)
+                assert (answer.status, answer.json["code"]) == (413, "body_too_large")
+    many = gzip.compress(b" " * (MAX_BODY // 2)) * 3
+    assert send_coded(worker, many, "gzip").status == 413
+
+
+def test_a_damaged_stream_counts_nothing(worker: Worker) -> None:
+    whole = gzip.compress(ENCODE[JSON]([click(15)] * 100))
+    flipped = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in range(10, len(whole))]
+    cut = [whole[:n] for n in range(1, len(whole))]
+    with counts(worker, {}):
+        for body in [*cut, *flipped, whole + b"x", b"x" + whole]:
+            answer = send_coded(worker, body, "gzip")
+            assert (answer.status, answer.json["code"]) == (400, "invalid_batch"), body
+        for body in (zlib.compress(b"[]") + b"x", zlib.compress(b"[]")[:-1], b"\x78\x9c", b"x"):
+            assert send_coded(worker, body, "deflate").status == 400, body
 
 
 def test_the_last_of_two_equal_names_counts(worker: Worker) -> None:
