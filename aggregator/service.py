@@ -29,6 +29,7 @@ from aggregator.rounds import Rounds
 from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
 from aggregator.writing.metrics import Metrics, register_process
+from aggregator.writing.rollup import keep_rolled_up
 from aggregator.writing.source_status import SourceReports
 from aggregator.writing.sources import Sources
 from aggregator.writing.store import Store
@@ -113,6 +114,9 @@ class Service:
             tasks.create_task(self._connection.run())
             await self._apply_schema()
             tasks.create_task(self._maintain())
+            tasks.create_task(
+                keep_rolled_up(self._settings.postgres_dsn, self._progress.complete_through)
+            )
             await self._connection.connected()
             await self._nats_api.start()
             await self._reports.start()

@@ -129,12 +129,12 @@ def _across(settings: Settings) -> list[str]:
             f"CLICKMILL_PORT and CLICKMILL_STATS_PORT are both {settings.port}: use two ports."
         )
     minutes, rollups = settings.retention_days, settings.retention_rollup_days
-    # Hours and days stand in for minutes that are gone, so they must not go before them.
+    # Rollups stand in for minutes that are gone, so they must not go before them.
     if rollups and not 0 < minutes <= rollups:
         least = f"{minutes} or more, or 0" if minutes else "0"
         problems.append(
             f"CLICKMILL_RETENTION_ROLLUP_DAYS is {rollups} and CLICKMILL_RETENTION_DAYS is "
-            f"{minutes}: hours and days must be kept as long as minutes are, so take {least}."
+            f"{minutes}: rollups must be kept as long as minutes are, so take {least}."
         )
     epoch = wire.frames_bytes(settings.max_banner_id + 1)
     if epoch > settings.spool_max_bytes:

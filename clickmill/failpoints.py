@@ -32,6 +32,8 @@ NAMES: Final = frozenset(
         "aggregator.acknowledge", "aggregator.broadcast",
         "backup.frames", "backup.dump", "backup.dumped",
         "restore.prepared", "restore.tables", "restore.frames",
+        "rollup.close", "rollup.closed", "rollup.folded", "rollup.derived", "rollup.before_commit",
+        "rollup.committed",
     }
 )  # fmt: skip
 

@@ -99,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, le=36_500, description="days that minutes are kept; 0 is forever")
     ] = 400
     retention_rollup_days: Annotated[
-        int, Meta(ge=0, le=36_500, description="days that hours and days are kept; 0 is forever")
+        int, Meta(ge=0, le=36_500, description="days that rollups are kept; 0 is forever")
     ] = 0
     cors_origin: Annotated[
         str,

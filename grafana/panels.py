@@ -235,8 +235,11 @@ def banners() -> dashboard.QueryVariable:
     """The most clicked banners of the last days, by name where they have one."""
     sql = """
         SELECT banner_id AS __value, coalesce(max(b.name), 'banner ' || banner_id) AS __text
-        FROM banner_day LEFT JOIN banner b ON b.id = banner_id
-        WHERE day >= now() - interval '8 days'
+        FROM (
+            SELECT banner_id, clicks FROM rollup_hour WHERE hour >= now() - interval '8 days'
+            UNION ALL
+            SELECT banner_id, clicks FROM banner_minute WHERE minute >= now() - interval '2 hours'
+        ) t LEFT JOIN banner b ON b.id = banner_id
         GROUP BY banner_id ORDER BY sum(clicks) DESC LIMIT 500
     """
     made = dashboard.QueryVariable("banner").label("Banner").datasource(POSTGRES)

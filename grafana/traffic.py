@@ -37,21 +37,31 @@ TOP_SQL: Final = """
 TOP: Final = (
     f"({TOP_SQL}) t LEFT JOIN banner b ON b.id = t.banner_id ORDER BY t.clicks DESC, t.banner_id"
 )
+# The rollups up to their mark, and the minutes after it: see rollup_mark in schema.sql.
 TODAY_SQL: Final = (
-    "SELECT coalesce(sum(clicks), 0)::bigint AS clicks FROM banner_day "
-    "WHERE day = date_trunc('day', now(), 'UTC')"
+    "WITH mark AS (SELECT greatest(quarter, date_trunc('day', now(), 'UTC')) AS at "
+    "FROM rollup_mark) "
+    "SELECT coalesce(sum(clicks), 0)::bigint AS clicks FROM ("
+    "SELECT clicks FROM rollup_quarter "
+    "WHERE quarter >= date_trunc('day', now(), 'UTC') AND quarter < (SELECT at FROM mark) "
+    "UNION ALL SELECT clicks FROM rollup_late "
+    "WHERE minute >= date_trunc('day', now(), 'UTC') AND minute < (SELECT at FROM mark) "
+    "UNION ALL SELECT clicks FROM banner_minute "
+    "WHERE minute >= date_trunc('day', now(), 'UTC') AND minute >= (SELECT at FROM mark)) t"
 )
 TOP_MINUTES_SQL: Final = (
-    "SELECT m.minute AS time, coalesce(b.name, 'banner ' || m.banner_id) AS metric, "
-    "m.clicks AS value FROM banner_minute m LEFT JOIN banner b ON b.id = m.banner_id "
+    "SELECT date_trunc('minute', m.minute) AS time, "
+    "coalesce(max(b.name), 'banner ' || m.banner_id) AS metric, "
+    "sum(m.clicks)::bigint AS value "
+    "FROM banner_minute m LEFT JOIN banner b ON b.id = m.banner_id "
     "WHERE $__timeFilter(m.minute) AND m.banner_id IN "
-    f"(SELECT banner_id FROM ({TOP_SQL}) t) ORDER BY 1, 2"
+    f"(SELECT banner_id FROM ({TOP_SQL}) t) GROUP BY 1, m.banner_id ORDER BY 1, 2"
 )
 SELECTED_SQL: Final = (
-    "SELECT minute AS time, 'clicks' AS metric, sum(clicks)::bigint AS value "
+    "SELECT date_trunc('minute', minute) AS time, 'clicks' AS metric, sum(clicks)::bigint AS value "
     "FROM banner_minute WHERE $__timeFilter(minute) "
     "AND ('-1' IN (${banner:sqlstring}) OR banner_id::text IN (${banner:sqlstring})) "
-    "GROUP BY minute ORDER BY minute"
+    "GROUP BY 1 ORDER BY 1"
 )
 REGISTER_SQL: Final = (
     f"SELECT t.banner_id AS banner, b.name, b.target_url AS target, t.clicks FROM {TOP}"

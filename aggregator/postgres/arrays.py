@@ -71,10 +71,14 @@ def int8s(values: ArrayLike) -> Int8s:
     return Int8s(_packed(_INT8, np.asarray(values, dtype=np.int64), ">i8"))
 
 
-def timestamps(unix_seconds: ArrayLike) -> Timestamps:
-    """A timestamptz[] of these whole Unix seconds, forced into what a timestamptz can hold."""
+def timestamps(unix_seconds: ArrayLike, microseconds: int = 0) -> Timestamps:
+    """A timestamptz[] of these whole Unix seconds, forced into what a timestamptz can hold.
+
+    `microseconds` are added to each.
+    """
     seconds = np.clip(np.asarray(unix_seconds, dtype=np.int64), _FIRST_S, _LAST_S)
-    return Timestamps(_packed(_TIMESTAMPTZ, (seconds - _POSTGRES_EPOCH_S) * 1_000_000, ">i8"))
+    moments = (seconds - _POSTGRES_EPOCH_S) * 1_000_000 + microseconds
+    return Timestamps(_packed(_TIMESTAMPTZ, moments, ">i8"))
 
 
 def timestamps_ns(unix_nanoseconds: Sequence[SupportsInt]) -> Timestamps:

@@ -15,9 +15,9 @@ from psycopg import AsyncConnection
 
 from aggregator.postgres.connection import LOCK_CLASS, LOCK_SCHEMA, session
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version that schema.sql makes, and the last of the migrations."""
-COMPATIBLE_FROM: Final = 1
+COMPATIBLE_FROM: Final = 4
 """The oldest version whose aggregators may write into tables of VERSION."""
 
 _HERE: Final = Path(__file__).parents[1]

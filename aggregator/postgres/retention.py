@@ -1,9 +1,9 @@
-"""Deletes what is past its time: minutes after some days, hours and days after more, or never.
+"""Deletes what is past its time: minutes after some days, rollups after more, or never.
 
 In three steps, so that nobody waits and no answer is wrong meanwhile:
 
 1. What is to go is written into the table `retention`. Answers look there (see `kept`).
-2. Once every answer that began before is over, old hours and days go in small batches.
+2. Once every answer that began before is over, old rollups go in small batches.
 3. The minutes of each old day go with their partition, which is short; where somebody uses it,
    it is tried again soon.
 """
@@ -43,26 +43,27 @@ _GIVEN_UP: Final = """
 SELECT unit, kept_from, moved_at <= now() - %s * interval '1 second' FROM retention
 """
 _OLDEST_ROLLUP: Final = """
-SELECT (least((SELECT min(hour) FROM banner_hour), (SELECT min(day) FROM banner_day))
-    AT TIME ZONE 'UTC')::date
+SELECT (least((SELECT min(quarter) FROM rollup_quarter), (SELECT min(hour) FROM rollup_hour),
+    (SELECT min(day) FROM rollup_day)) AT TIME ZONE 'UTC')::date
 """
 # From key to key, so that no batch walks over what those before it have deleted.
 _DELETE: Final[LiteralString] = """
 WITH old AS (
-    SELECT ctid AS place, {unit}, banner_id FROM banner_{unit}
+    SELECT ctid AS place, {unit}, banner_id FROM rollup_{unit}
     WHERE ({unit}, banner_id) > (%s, %s) AND {unit} < %s ORDER BY {unit}, banner_id LIMIT %s
 ), gone AS (
-    DELETE FROM banner_{unit} WHERE ctid = ANY (ARRAY (SELECT place FROM old))
+    DELETE FROM rollup_{unit} WHERE ctid = ANY (ARRAY (SELECT place FROM old))
 )
 SELECT {unit}, banner_id FROM old ORDER BY {unit} DESC, banner_id DESC LIMIT 1
 """
-_TABLES: Final = (_DELETE.replace("{unit}", "hour"), _DELETE.replace("{unit}", "day"))
+_UNITS: Final[tuple[LiteralString, ...]] = ("quarter", "hour", "day")
+_TABLES: Final = tuple(_DELETE.replace("{unit}", unit) for unit in _UNITS)
 
 log = logging.getLogger("clickmill.retention")
 
 
 class Days(NamedTuple):
-    """For how many days minutes, and hours and days, are kept; 0: forever."""
+    """For how many days minutes, and their rollups, are kept; 0: forever."""
 
     minutes: int
     rollups: int

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import UNSET
 
 from aggregator.reading import buckets, formats
+from aggregator.reading.cover import cover_of, total_start
 from aggregator.reading.kept import ALWAYS_S, Kept, Question
 from aggregator.reading.queries import Reader
 from aggregator.reading.shapes import (
@@ -76,7 +77,7 @@ class Answers:
         kept = await self._kept(shape.span)
         shape.asked.check(kept)
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
-        cover = kept.pieces(buckets.cover(shape.span, starts))
+        cover = kept.pieces(cover_of(shape.span, starts))
         series = await self._reader.series([banner_id], starts, cover, shape.step)
         clicks = series.get(banner_id, [])
         answer = formats.OneBanner(
@@ -101,11 +102,11 @@ class Answers:
         kept = await self._kept(shape.span)
         shape.asked.check(kept, max(1, len(named or ())))
         if named is None:
-            whole = buckets.cover(shape.span, buckets.total_start(shape.span))
+            whole = cover_of(shape.span, total_start(shape.span))
             named = await self._reader.clicked(kept.pieces(whole))
             buckets.check_points(shape.span, shape.step, max(1, len(named)))
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
-        cover = kept.pieces(buckets.cover(shape.span, starts))
+        cover = kept.pieces(cover_of(shape.span, starts))
         series = await self._reader.series(named, starts, cover, shape.step)
         banners = []
         for banner_id in named:
@@ -134,7 +135,7 @@ class Answers:
         kept = await self._kept(shape.span)
         shape.asked.check_kept(kept)
         if shape.filled and named is None:
-            whole = buckets.cover(shape.span, buckets.total_start(shape.span))
+            whole = cover_of(shape.span, total_start(shape.span))
             named = check_filled(await self._reader.clicked(kept.pieces(whole)))
         table = Table(self._reader, shape.cut, named, self._kept, most)
         headers = formats.headers_of(shape.form, name, complete)
@@ -170,7 +171,7 @@ class Answers:
         limit = params.whole(given, "limit", "invalid_limit", 1, TOP_MAX, TOP_DEFAULT)
         kept = await self._kept(span)
         Question(span, None).check(kept)
-        cover = kept.pieces(buckets.cover(span, buckets.total_start(span)))
+        cover = kept.pieces(cover_of(span, total_start(span)))
         everything, ranked = await self._reader.top(cover, limit)
         answer = formats.TopList(
             tsFrom=span.since,

@@ -1,11 +1,7 @@
-"""Buckets: how a range is cut into steps, and which table gives each piece of it.
+"""Buckets: how a range is cut into steps.
 
 Pure. A bucket is labelled by its natural start (the full hour, midnight of the zone), also
 where the range begins in the middle of it; it holds the minutes of the range alone.
-
-Rollups are used wherever a whole hour or whole UTC day lies within one bucket; the rest is read
-from finer tables. Every minute of the range is in exactly one piece, so any answer equals the
-sum of the minutes by construction.
 """
 
 from __future__ import annotations
@@ -14,13 +10,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
 from aggregator.reading.timerange import MINUTE_S, Range
 from clickmill.contract.problem import Problem, bad, quote
 
+QUARTER_S: Final = 900
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
 MAX_POINTS: Final = 11_000
@@ -33,19 +29,9 @@ STEPS: Final = {
 # bucket into the next. Weeks are those of ISO 8601: they begin on Monday.
 _CALENDAR: Final = {"1d": 1, "1w": 7, "1mo": 32}
 # Buckets longer than this hold whole UTC days in every time zone.
-_LONG_S: Final = 2 * DAY_S
+LONG_S: Final = 2 * DAY_S
 UTC_ZONE: Final = ZoneInfo("UTC")
 _NO_PLACE: Final = frozenset({"localtime", "Factory", "posixrules"})
-
-Piece = tuple[int, int]
-
-
-class Cover(NamedTuple):
-    """A range as pieces [start, end) of Unix seconds, by the table that each is read from."""
-
-    days: list[Piece]
-    hours: list[Piece]
-    minutes: list[Piece]
 
 
 @cache
@@ -192,60 +178,3 @@ def _too_many(span: Range, step: str, banners: int) -> Problem:
         "too_many_points",
         f"that would be {points:,} points, and one answer holds {MAX_POINTS:,}: {advice}",
     )
-
-
-def cover(span: Range, starts: list[int]) -> Cover:
-    """The pieces that the range is read in, given the buckets' starts (one: a plain total)."""
-    pieces = Cover([], [], [])
-    if not starts:
-        return pieces
-    edges = [span.first, *starts[1:], span.end]
-    if len(starts) > 1 and starts[1] - starts[0] > _LONG_S:
-        for left, right in pairwise(edges):
-            _by_days(pieces, left, right)
-    elif len(starts) > 1 and any(start % HOUR_S for start in starts):
-        if starts[1] - starts[0] < HOUR_S:
-            pieces.minutes.append((span.first, span.end))
-            return pieces
-        for left, right in pairwise(edges):
-            _by_hours(pieces, left, right)
-    elif any(start % DAY_S for start in starts[1:]):
-        _by_hours(pieces, span.first, span.end)
-    else:
-        _by_days(pieces, span.first, span.end)
-    return pieces
-
-
-def _by_days(pieces: Cover, left: int, right: int) -> None:
-    first, last = -(-left // DAY_S) * DAY_S, right // DAY_S * DAY_S
-    if first < last:
-        _by_hours(pieces, left, first)
-        _add(pieces.days, first, last)
-        _by_hours(pieces, last, right)
-    else:
-        _by_hours(pieces, left, right)
-
-
-def _by_hours(pieces: Cover, left: int, right: int) -> None:
-    first, last = -(-left // HOUR_S) * HOUR_S, right // HOUR_S * HOUR_S
-    if first < last:
-        _add(pieces.minutes, left, first)
-        _add(pieces.hours, first, last)
-        _add(pieces.minutes, last, right)
-    else:
-        _add(pieces.minutes, left, right)
-
-
-def _add(pieces: list[Piece], left: int, right: int) -> None:
-    """Appends [left, right) unless empty, joined to the piece before where they touch."""
-    if left >= right:
-        return
-    if pieces and pieces[-1][1] == left:
-        pieces[-1] = (pieces[-1][0], right)
-    else:
-        pieces.append((left, right))
-
-
-def total_start(span: Range) -> list[int]:
-    """The one bucket of a plain total; none for an empty range."""
-    return [span.first] if span.first < span.end else []

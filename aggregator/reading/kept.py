@@ -1,8 +1,8 @@
 """What retention has left: which ranges can be answered, in which steps.
 
-Pure. Minutes go first, and the hours and days that they were summed up in stay. A range that
-begins where minutes are gone is answered from those, as long as it needs no part of an hour; if
-it does, the refusal says what to ask instead.
+Pure. Minutes go first, and the rollups that they were summed up in stay. A range that begins where
+minutes are gone is answered from those, as long as it needs no part of a quarter-hour; if it does,
+the refusal says what to ask instead.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ from zoneinfo import ZoneInfo
 from aggregator.reading.buckets import (
     HOUR_S,
     MAX_POINTS,
+    QUARTER_S,
     STEPS,
     UTC_ZONE,
-    Cover,
-    Piece,
     check_points,
     count,
-    cover,
     starts_of,
-    total_start,
 )
+from aggregator.reading.cover import Cover, Piece, cover_of, total_start
 from aggregator.reading.timerange import Range, iso
 from clickmill.contract.problem import Problem, bad
 
@@ -34,10 +32,14 @@ NOTHING: Final[Piece] = (0, 0)
 
 
 class Kept(NamedTuple):
-    """Minutes are there but those in `gone`, hours and days from `rollups` on; in Unix seconds."""
+    """Minutes are there but those in `gone`, rollups from `rollups` on; in Unix seconds.
+
+    Quarter-hours begin at `quarters`: those of releases before 0.3 may be missing.
+    """
 
     gone: Piece = NOTHING
     rollups: int = 0
+    quarters: int = 0
 
     def has(self, minutes: Piece) -> bool:
         """Whether none of these minutes is gone."""
@@ -80,14 +82,18 @@ class Question(NamedTuple):
         """Whether minutes would be read that are gone. False where there are too many points."""
         if kept.has((self.span.first, self.span.end)):
             return False
-        if self.step is not None and STEPS[self.step] < HOUR_S:
+        if self.step is not None and STEPS[self.step] < QUARTER_S:
             return True
-        return self.fits(1) and not all(map(kept.has, self._cover().minutes))
+        if not self.fits(1):
+            return False
+        whole = self._cover()
+        early = [(left, min(right, kept.quarters)) for left, right in whole.quarters]
+        return not all(map(kept.has, [*whole.minutes, *(p for p in early if p[0] < p[1])]))
 
     def _cover(self) -> Cover:
         if self.step is None:
-            return cover(self.span, total_start(self.span))
-        return cover(self.span, starts_of(self.span, self.step, self.zone))
+            return cover_of(self.span, total_start(self.span))
+        return cover_of(self.span, starts_of(self.span, self.step, self.zone))
 
 
 def _too_fine(asked: Question, kept: Kept, banners: int) -> Problem:
@@ -106,21 +112,21 @@ def _too_fine(asked: Question, kept: Kept, banners: int) -> Problem:
 
 
 def _others(asked: Question, kept: Kept) -> Iterator[Question]:
-    """What could be asked instead, by step: the same range, by full hours, these in UTC."""
+    """What could be asked instead, by step: the same range, by quarters or hours, these in UTC."""
     steps = [None] if asked.step is None else list(STEPS)[list(STEPS).index(asked.step) :]
-    hours = _by_hours(asked.span, kept)
+    quarters, hours = (_rounded(asked.span, kept, size) for size in (QUARTER_S, HOUR_S))
     for step in steps:
-        yield Question(asked.span, step, asked.zone)
-        yield Question(hours, step, asked.zone)
+        for span in (asked.span, quarters, hours):
+            yield Question(span, step, asked.zone)
         yield Question(hours, step, UTC_ZONE)
 
 
-def _by_hours(span: Range, kept: Kept) -> Range:
-    """The range with full hours wherever it begins or ends among minutes that are gone."""
-    since = datetime.fromtimestamp(span.first // HOUR_S * HOUR_S, UTC)
-    if span.end >= kept.gone[1] or span.end % HOUR_S == 0:
+def _rounded(span: Range, kept: Kept, size: int) -> Range:
+    """The range with whole pieces of `size` where it begins or ends among minutes that are gone."""
+    since = datetime.fromtimestamp(span.first // size * size, UTC)
+    if span.end >= kept.gone[1] or span.end % size == 0:
         return Range(since, span.until)
-    return Range(since, datetime.fromtimestamp(-(-span.end // HOUR_S) * HOUR_S, UTC))
+    return Range(since, datetime.fromtimestamp(-(-span.end // size) * size, UTC))
 
 
 def _difference(other: Question, asked: Question) -> str:

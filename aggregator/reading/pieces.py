@@ -1,27 +1,45 @@
 """The pieces of a range as SQL: which tables the rows of an answer are read from.
 
-Pure: text and parameters. Everything that reads clicks is built on `union`, so that one place
-knows how the tables hold them.
+Everything that reads clicks is built on `union`, so that one place knows how the tables hold them.
+What is rolled up moves on while answers are read, so how far it reaches is read in the same
+snapshot as the rows (`in_snapshot`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, LiteralString, NamedTuple
 
-from aggregator.reading.buckets import Cover, Piece
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from aggregator.reading.cover import Cover, Marks, Piece, within
 
 # Past this many pieces of one table they are joined as a list instead of one branch for each.
 MAX_BRANCHES: Final = 3
 
 Params = dict[str, object]
 
-_TABLES: Final[tuple[tuple[LiteralString, LiteralString], ...]] = (
-    ("banner_day", "day"),
-    ("banner_hour", "hour"),
-    ("banner_minute", "minute"),
+# Makes the statement and its values, given the pieces of the tables in use.
+Ask = Callable[[Cover], tuple[LiteralString, Params]]
+
+# (table, its column of time, prefix of its parameters), as in a cover; the late clicks come last.
+_TABLES: Final[tuple[tuple[LiteralString, LiteralString, LiteralString], ...]] = (
+    ("rollup_day", "day", "day"),
+    ("rollup_hour", "hour", "hour"),
+    ("rollup_quarter", "quarter", "quarter"),
+    ("banner_minute", "minute", "minute"),
+    ("rollup_late", "minute", "late"),
 )
+
+_BEGIN: Final = """
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT extract(epoch FROM quarter_from)::bigint, extract(epoch FROM quarter)::bigint,
+       extract(epoch FROM hour)::bigint, extract(epoch FROM day)::bigint FROM rollup_mark
+"""
+# Before a first aggregator has made the row, nothing is rolled up.
+_NO_MARKS: Final = Marks(0, 0, 0, 0)
 
 
 class Whose(NamedTuple):
@@ -52,41 +70,64 @@ def moment(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+async def fetch(
+    connection: AsyncConnection[TupleRow], sql: LiteralString, params: Mapping[str, object]
+) -> list[TupleRow]:
+    """All rows of one statement."""
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql, params)
+    return await cursor.fetchall() if cursor.description else []
+
+
+async def in_snapshot(
+    connection: AsyncConnection[TupleRow], cover: Cover, ask: Ask
+) -> list[TupleRow]:
+    """The marks of the rollups, and then the statement for them, in one transaction."""
+    cursor = await connection.execute(_BEGIN)
+    cursor.nextset()
+    row = await cursor.fetchone()
+    marks = Marks(*row) if row is not None else _NO_MARKS
+    rows = await fetch(connection, *ask(within(cover, marks)))
+    await connection.execute("COMMIT")
+    return rows
+
+
 def union(cover: Cover, params: Params, whose: Whose) -> LiteralString:
     """SQL that gives (banner_id, t, clicks) of all pieces; adds its values to `params`."""
     params.update(whose.params)
     branches: list[LiteralString] = []
-    for (table, column), pieces in zip(_TABLES, cover, strict=True):
+    for (table, column, prefix), pieces in zip(_TABLES, [*cover, cover.rollups], strict=True):
         if pieces:
-            branches += _branches(table, column, pieces, params, whose.sql)
+            branches += _branches(table, column, prefix, pieces, params, whose.sql)
     return " UNION ALL ".join(branches)
 
 
 def _branches(
     table: LiteralString,
     column: LiteralString,
+    prefix: LiteralString,
     pieces: list[Piece],
     params: Params,
     whose: LiteralString,
 ) -> list[LiteralString]:
     select: LiteralString = f"SELECT banner_id, {column} AS t, clicks FROM {table}"
     if len(pieces) > MAX_BRANCHES:
-        params[f"{column}_from"] = [moment(left) for left, _ in pieces]
-        params[f"{column}_to"] = [moment(right) for _, right in pieces]
-        params[f"{column}_first"] = moment(pieces[0][0])
-        params[f"{column}_end"] = moment(pieces[-1][1])
+        params[f"{prefix}_from"] = [moment(left) for left, _ in pieces]
+        params[f"{prefix}_to"] = [moment(right) for _, right in pieces]
+        params[f"{prefix}_first"] = moment(pieces[0][0])
+        params[f"{prefix}_end"] = moment(pieces[-1][1])
         parts: LiteralString = (
-            f"unnest(%({column}_from)s::timestamptz[], %({column}_to)s::timestamptz[])"
+            f"unnest(%({prefix}_from)s::timestamptz[], %({prefix}_to)s::timestamptz[])"
         )
         joined: LiteralString = (
             f"{select} JOIN {parts} AS part (since, until)"
             f" ON {column} >= since AND {column} < until"
-            f" WHERE {whose} AND {column} >= %({column}_first)s AND {column} < %({column}_end)s"
+            f" WHERE {whose} AND {column} >= %({prefix}_first)s AND {column} < %({prefix}_end)s"
         )
         return [joined]
     branches: list[LiteralString] = []
     for n, (left, right) in enumerate(pieces):
-        key: LiteralString = f"{column}_{_DIGITS[n]}"
+        key: LiteralString = f"{prefix}_{_DIGITS[n]}"
         params[f"{key}_from"], params[f"{key}_to"] = moment(left), moment(right)
         branches.append(
             f"{select} WHERE {whose} AND {column} >= %({key}_from)s AND {column} < %({key}_to)s"

@@ -1,15 +1,15 @@
 """Reading the figures from Postgres: series by bucket, totals by banner.
 
-Each answer is one statement, hence one snapshot: minutes and rollups, which the writer changes
-in one transaction, are seen together. Reading takes no lock that a writer waits for; the pool
-and the statement time-out bound what all readers together can take from the server.
+Each answer is of one snapshot: how far the rollups reach, the rollups before that and the minutes
+after it are read in one transaction. Reading takes no lock that a writer waits for; the pool and
+the statement time-out bound what all readers together can take from the server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -17,9 +17,20 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from aggregator.reading.buckets import MAX_POINTS, Cover, size_of
+from aggregator.reading.buckets import MAX_POINTS, size_of
+from aggregator.reading.cover import Cover
 from aggregator.reading.kept import NOTHING, Kept
-from aggregator.reading.pieces import EVERYBODY, Params, Whose, moment, of_banners, union
+from aggregator.reading.pieces import (
+    EVERYBODY,
+    Ask,
+    Params,
+    Whose,
+    fetch,
+    in_snapshot,
+    moment,
+    of_banners,
+    union,
+)
 from clickmill.contract.problem import stats_unreadable
 
 POOL_MIN: Final = 1
@@ -30,6 +41,8 @@ STATEMENT_TIMEOUT_MS: Final = 5_000
 # Also where Postgres hangs, and ends no statement by itself.
 ANSWER_TIMEOUT_S: Final = 8.0
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+Work = Callable[[AsyncConnection[TupleRow]], Awaitable[list[TupleRow]]]
 
 log = logging.getLogger("clickmill.queries")
 
@@ -94,30 +107,35 @@ class Reader:
 
     async def fetch(self, sql: LiteralString, params: Mapping[str, object]) -> list[TupleRow]:
         """All rows of one statement. A connection that broke is replaced and asked once more."""
+        return await self._answer(lambda connection: fetch(connection, sql, params))
+
+    async def fetch_over(self, cover: Cover, ask: Ask) -> list[TupleRow]:
+        """All rows of the statement that `ask` makes for these pieces, read in one snapshot."""
+        if not any(cover):
+            return []
+        if not cover.rollups:
+            return await self.fetch(*ask(cover))
+        return await self._answer(lambda connection: in_snapshot(connection, cover, ask))
+
+    async def _answer(self, work: Work) -> list[TupleRow]:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await self._fetch_twice(sql, params)
+                return await self._twice(work)
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning("statistics can't be read: %s", reason)
             raise stats_unreadable() from error
 
-    async def _fetch_twice(
-        self, sql: LiteralString, params: Mapping[str, object]
-    ) -> list[TupleRow]:
+    async def _twice(self, work: Work) -> list[TupleRow]:
         try:
-            return await self._fetch(sql, params)
+            async with self._pool.connection() as connection:
+                return await work(connection)
         except psycopg.errors.QueryCanceled:
             raise
         except psycopg.OperationalError:
             await self._pool.check()
-            return await self._fetch(sql, params)
-
-    async def _fetch(self, sql: LiteralString, params: Mapping[str, object]) -> list[TupleRow]:
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(sql, params)
-            return await cursor.fetchall() if cursor.description else []
+            async with self._pool.connection() as connection:
+                return await work(connection)
 
     async def series(
         self, banners: Sequence[int], starts: Sequence[int], cover: Cover, step: str
@@ -134,35 +152,46 @@ class Reader:
         self, whose: Whose, starts: Sequence[int], cover: Cover, step: str, most: int | None = None
     ) -> list[Row]:
         """Clicks by banner and bucket in this order, at most `most`, without empty buckets."""
-        params: Params = {"most": most}
-        rows_of = union(cover, params, whose)
-        if not rows_of:
-            return []
+        given: Params = {"most": most}
         size = size_of(starts, step)
         if size is not None:
             bucket: LiteralString = "date_bin(%(size)s, t, 'epoch')"
-            params["size"] = f"{size} seconds"
+            given["size"] = f"{size} seconds"
         else:
             bucket = "(%(starts)s::timestamptz[])[width_bucket(t, %(starts)s::timestamptz[])]"
-            params["starts"] = [moment(start) for start in starts]
-        sql = (
-            f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at, sum(clicks)::bigint"
-            f" FROM ({rows_of}) AS piece GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(most)s"
-        )
-        return [(row[0], row[1], row[2]) for row in await self.fetch(sql, params)]
+            given["starts"] = [moment(start) for start in starts]
+
+        def ask(pieces: Cover) -> tuple[LiteralString, Params]:
+            params = dict(given)
+            rows_of = union(pieces, params, whose)
+            return (
+                f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at,"
+                f" sum(clicks)::bigint FROM ({rows_of}) AS piece"
+                " GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(most)s"
+            ), params
+
+        return [(row[0], row[1], row[2]) for row in await self.fetch_over(cover, ask)]
 
     async def clicked(self, cover: Cover) -> list[int]:
         """IDs of the banners that have clicks in the pieces, ascending; at most MAX_POINTS + 1."""
-        params: Params = {"limit": MAX_POINTS + 1}
-        rows_of = union(cover, params, EVERYBODY)
-        if not rows_of:
-            return []
-        sql = f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
-        return [row[0] for row in await self.fetch(sql, params)]
+
+        def ask(pieces: Cover) -> tuple[LiteralString, Params]:
+            params: Params = {"limit": MAX_POINTS + 1}
+            rows_of = union(pieces, params, EVERYBODY)
+            return (
+                f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
+            ), params
+
+        return [row[0] for row in await self.fetch_over(cover, ask)]
 
     async def oldest(self) -> int:
         """Unix seconds before which there are no clicks."""
-        sql: LiteralString = "SELECT extract(epoch FROM min(day))::bigint FROM banner_day"
+        # A lower bound: what is not rolled up lies after the mark, or is late.
+        sql: LiteralString = (
+            "SELECT extract(epoch FROM least((SELECT min(day) FROM rollup_day),"
+            " (SELECT date_trunc('day', min(minute), 'UTC') FROM rollup_late),"
+            " (SELECT day FROM rollup_mark)))::bigint"
+        )
         rows = await self.fetch(sql, {})
         return rows[0][0] or 0
 
@@ -170,16 +199,19 @@ class Reader:
         """What retention has left."""
         sql: LiteralString = (
             "SELECT unit, extract(epoch FROM gone_from)::bigint,"
-            " extract(epoch FROM kept_from)::bigint FROM retention"
+            " extract(epoch FROM kept_from)::bigint FROM retention UNION ALL"
+            " SELECT 'quarter', extract(epoch FROM quarter_from)::bigint, 0 FROM rollup_mark"
         )
-        gone = {unit: (since, until) for unit, since, until in await self.fetch(sql, {})}
-        return Kept(gone.get("minute", NOTHING), gone.get("rollup", NOTHING)[1])
+        found = {unit: (since, until) for unit, since, until in await self.fetch(sql, {})}
+        minutes, rollups = found.get("minute", NOTHING), found.get("rollup", NOTHING)
+        return Kept(minutes, rollups[1], found.get("quarter", NOTHING)[0])
 
     async def recent(self, since: int, most: int) -> Recent:
         """All minutes from `since` on; at most `most` rows by banner, the newest and busiest."""
         sql = (
-            "WITH recent AS MATERIALIZED (SELECT banner_id, minute, clicks FROM banner_minute"
-            " WHERE minute >= %(since)s)"
+            "WITH recent AS MATERIALIZED (SELECT banner_id, date_trunc('minute', minute) AS minute,"
+            " sum(clicks)::bigint AS clicks FROM banner_minute WHERE minute >= %(since)s"
+            " GROUP BY 1, 2)"
             " SELECT -1, extract(epoch FROM minute)::bigint, sum(clicks)::bigint"
             " FROM recent GROUP BY minute UNION ALL"
             " (SELECT banner_id, extract(epoch FROM minute)::bigint, clicks FROM recent"
@@ -198,24 +230,25 @@ class Reader:
     async def minutes(self, since: int) -> dict[int, int]:
         """Clicks of all banners by minute (Unix seconds), from `since` on."""
         sql = (
-            "SELECT extract(epoch FROM minute)::bigint, sum(clicks)::bigint FROM banner_minute"
-            " WHERE minute >= %(since)s GROUP BY 1 ORDER BY 1"
+            "SELECT extract(epoch FROM date_trunc('minute', minute))::bigint, sum(clicks)::bigint"
+            " FROM banner_minute WHERE minute >= %(since)s GROUP BY 1 ORDER BY 1"
         )
         return dict(await self.fetch(sql, {"since": moment(since)}))
 
     async def top(self, cover: Cover, limit: int) -> tuple[int, list[Total]]:
         """(clicks of all banners, the `limit` banners with most clicks, equal ones by ID)."""
-        params: Params = {"limit": limit}
-        rows_of = union(cover, params, EVERYBODY)
-        if not rows_of:
-            return 0, []
-        sql = (
-            "SELECT ranked.banner_id, banner.name, clicks, everything FROM ("
-            "SELECT banner_id, sum(clicks)::bigint AS clicks,"
-            " (sum(sum(clicks)) OVER ())::bigint AS everything"
-            f" FROM ({rows_of}) AS piece GROUP BY banner_id"
-            " ORDER BY clicks DESC, banner_id LIMIT %(limit)s) AS ranked"
-            " LEFT JOIN banner ON banner.id = ranked.banner_id ORDER BY clicks DESC, banner_id"
-        )
-        rows = await self.fetch(sql, params)
+
+        def ask(pieces: Cover) -> tuple[LiteralString, Params]:
+            params: Params = {"limit": limit}
+            rows_of = union(pieces, params, EVERYBODY)
+            return (
+                "SELECT ranked.banner_id, banner.name, clicks, everything FROM ("
+                "SELECT banner_id, sum(clicks)::bigint AS clicks,"
+                " (sum(sum(clicks)) OVER ())::bigint AS everything"
+                f" FROM ({rows_of}) AS piece GROUP BY banner_id"
+                " ORDER BY clicks DESC, banner_id LIMIT %(limit)s) AS ranked"
+                " LEFT JOIN banner ON banner.id = ranked.banner_id ORDER BY clicks DESC, banner_id"
+            ), params
+
+        rows = await self.fetch_over(cover, ask)
         return (rows[0][3] if rows else 0), [Total(*row[:3]) for row in rows]

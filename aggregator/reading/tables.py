@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from aggregator.reading import buckets, formats
+from aggregator.reading.cover import cover_of
 from aggregator.reading.kept import Kept, Question
 from aggregator.reading.pieces import EVERYBODY, Whose, of_banners, of_banners_between
 from aggregator.reading.queries import Reader, Row
@@ -115,7 +116,7 @@ class Table:
         span = _range(at.at, end)
         kept = await self._kept(span)
         Question(span, self._step, self._cut.asked.zone).check_kept(kept)
-        cover = kept.pieces(buckets.cover(span, starts))
+        cover = kept.pieces(cover_of(span, starts))
         rows = await self._reader.rows(whose, starts, cover, self._step, self._most + 1)
         width = at.width
         if len(rows) > self._most:  # the last banner may have more rows: the next page has it

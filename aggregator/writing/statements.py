@@ -14,7 +14,6 @@ from aggregator.writing.fold import Mark
 from aggregator.writing.sums import Rows
 from clickmill import wire
 
-MINUTES_PER_HOUR: Final = 60
 MINUTES_PER_DAY: Final = 1440
 
 INSERT_UNKNOWN: Final = """
@@ -27,19 +26,23 @@ SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigin
 FROM source WHERE source = ANY(%s) ORDER BY source FOR UPDATE
 """
 
-NOW: Final = "SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::bigint"
+# Held until the transaction ends. Statements after it see the mark `closing` as it stays meanwhile.
+HOLD_CLOSING: Final = "SELECT pg_advisory_xact_lock_shared(%s, %s)"
 
-# The rows come sorted by (time, banner), and the three tables always in this order: all writers
-# lock rows in one and the same order.
-_UPSERT: Final = """
-INSERT INTO banner_{unit} AS t (banner_id, {unit}, clicks) SELECT * FROM unnest(%s, %s, %s)
-ON CONFLICT (banner_id, {unit}) DO UPDATE SET clicks = t.clicks + excluded.clicks
+NOW_AND_CLOSING: Final = """
+SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::bigint,
+       (SELECT ceil(extract(epoch FROM closing) / 60)::bigint FROM rollup_mark)
 """
-UPSERTS: Final = (
-    (_UPSERT.format(unit="minute"), 1),
-    (_UPSERT.format(unit="hour"), MINUTES_PER_HOUR),
-    (_UPSERT.format(unit="day"), MINUTES_PER_DAY),
-)
+
+# The rows come sorted by (time, banner): writers that share a slot lock rows in one order.
+UPSERT_MINUTES: Final = """
+INSERT INTO banner_minute AS t (banner_id, minute, clicks) SELECT * FROM unnest(%s, %s, %s)
+ON CONFLICT (banner_id, minute) DO UPDATE SET clicks = t.clicks + excluded.clicks
+"""
+
+INSERT_LATE: Final = """
+INSERT INTO rollup_late (banner_id, minute, clicks) SELECT * FROM unnest(%s, %s, %s)
+"""
 
 ADVANCE_MARKS: Final = """
 UPDATE source AS s SET last_seq = n.last_seq, total = n.total, sealed_at = n.sealed_at,
@@ -59,11 +62,11 @@ RETURNING last_seq, total
 """
 
 
-def row_columns(rows: Rows) -> list[object]:
-    """The parameters of an upsert; `when` of the rows is in minutes."""
+def row_columns(rows: Rows, slot: int = 0) -> list[object]:
+    """The parameters of UPSERT_MINUTES or INSERT_LATE; `when` of the rows is in minutes."""
     return [
         arrays.int4s(rows.banner),
-        arrays.timestamps(rows.when * wire.SECONDS_PER_MINUTE),
+        arrays.timestamps(rows.when * wire.SECONDS_PER_MINUTE, microseconds=slot),
         arrays.int8s(rows.clicks),
     ]
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 import psycopg
 from psycopg import AsyncConnection
 
@@ -34,6 +35,7 @@ from aggregator.writing.fold import (
     fold,
     source_of,
 )
+from aggregator.writing.slots import take_slot
 from aggregator.writing.sums import NO_ROWS, Rows
 from clickmill import messages, wire
 from clickmill.failpoints import failpoint
@@ -93,6 +95,7 @@ class Store:
         self._dsn = dsn
         self._behind = min(retention_days or behind_days, behind_days) * sql.MINUTES_PER_DAY
         self._connection: AsyncConnection[Any] | None = None
+        self._slot = 0
         self._known: set[UUID] = set()
         self._days: set[int] = set()
         self._throttle = Throttle()
@@ -177,7 +180,7 @@ class Store:
         """One attempt; None where a partition had to be made first."""
         sources = sorted({s for s in map(source_of, arrivals) if s is not None})
         failpoint("aggregator.apply")
-        marks, now = await self._lock_marks(connection, sources)
+        marks, now, closing = await self._lock_marks(connection, sources)
         folded = fold(marks, arrivals, Window(now - self._behind, now + AHEAD_MINUTES))
         if refused:
             folded = _without_rows(folded, arrivals, refused)
@@ -186,7 +189,7 @@ class Store:
             await connection.execute("ROLLBACK")
             self._days = await partitions.make(connection, missing)
             return None
-        await self._write(connection, folded)
+        await self._write(connection, folded, closing)
         failpoint("aggregator.before_commit")
         done = await connection.execute("COMMIT")
         failpoint("aggregator.after_commit")
@@ -199,33 +202,40 @@ class Store:
 
     async def _lock_marks(
         self, connection: AsyncConnection[Any], sources: list[UUID]
-    ) -> tuple[dict[UUID, Mark], int]:
+    ) -> tuple[dict[UUID, Mark], int, int]:
+        """The marks of these sources, and, in minutes, the time of Postgres and `closing`."""
         unknown = [source for source in sources if source not in self._known]
         async with connection.pipeline():
             await connection.execute("BEGIN")
+            # Before any other lock: whoever waits here keeps no other writer waiting.
+            await connection.execute(sql.HOLD_CLOSING, [postgres.LOCK_CLASS, postgres.LOCK_CLOSING])
             if unknown:
                 shards = arrays.int4s([wire.shard_of(source) for source in unknown])
                 await connection.execute(sql.INSERT_UNKNOWN, [arrays.uuids(unknown), shards])
             locked = await connection.execute(sql.LOCK_MARKS, [arrays.uuids(sources)], binary=True)
-            minute = await connection.execute(sql.NOW, binary=True)
+            times = await connection.execute(sql.NOW_AND_CLOSING, binary=True)
         marks = {row[0]: Mark(*row[1:]) for row in await locked.fetchall()}
-        (now,) = await minute.fetchone() or (0,)
+        now, closing = await times.fetchone() or (0, None)
         if len(marks) != len(sources):
             self._known.clear()
             raise psycopg.OperationalError("a source's row is gone: reading all of them again")
-        return marks, now
+        if closing is None:
+            raise psycopg.OperationalError("rollup_mark is empty: restart an aggregator")
+        return marks, now, closing
 
     def _days_missing(self, rows: Rows) -> set[int]:
         if not len(rows.when):
             return set()
-        return set((rows.by(sql.MINUTES_PER_DAY).when // sql.MINUTES_PER_DAY).tolist()) - self._days
+        return set(np.unique(rows.when // sql.MINUTES_PER_DAY).tolist()) - self._days
 
-    async def _write(self, connection: AsyncConnection[Any], folded: Folded) -> None:
+    async def _write(self, connection: AsyncConnection[Any], folded: Folded, closing: int) -> None:
+        late = folded.rows.before(closing)
         async with connection.pipeline():
             if len(folded.rows.when):
-                for statement, size in sql.UPSERTS:
-                    rows = folded.rows if size == 1 else folded.rows.by(size)
-                    await connection.execute(statement, sql.row_columns(rows))
+                columns = sql.row_columns(folded.rows, self._slot)
+                await connection.execute(sql.UPSERT_MINUTES, columns)
+            if len(late.when):
+                await connection.execute(sql.INSERT_LATE, sql.row_columns(late))
             if folded.marks:
                 await connection.execute(sql.ADVANCE_MARKS, sql.mark_columns(folded.marks))
             for item in folded.quarantine:
@@ -237,6 +247,7 @@ class Store:
             self._days.clear()
             self._connection = await postgres.connect(self._dsn, "writer")
             await migrations.heal_schema(self._connection, self._dsn)
+            self._slot = await take_slot(self._connection)
             if self.retries:
                 log.info("Postgres: connected")
         return self._connection

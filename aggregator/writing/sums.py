@@ -30,9 +30,10 @@ class Rows(NamedTuple):
     banner: Ints
     clicks: Ints
 
-    def by(self, size: int) -> Rows:
-        """The same clicks with `when` rounded down to a multiple of `size`."""
-        return _grouped(self.when // size * size, self.banner, self.clicks)
+    def before(self, when: int) -> Rows:
+        """The rows of earlier times."""
+        end = int(np.searchsorted(self.when, when))
+        return Rows(self.when[:end], self.banner[:end], self.clicks[:end])
 
 
 NO_ROWS: Final = Rows(*[np.zeros(0, dtype=np.int64)] * 3)

@@ -1,8 +1,9 @@
 """Disk space: `python -m bench.sections.disk_size`; docs/deploy.md has the result.
 
 It writes generated clicks into the embedded Postgres of a real system with the aggregator's own
-statements: every minute, every banner, several commits per minute, which is the maximum. From the
-size of the tables per row, with indexes, it calculates the size after a month and a year.
+statements: every minute, every banner, several commits per minute, which is the maximum. Then the
+rollups are derived. From the size of the tables per row, with indexes, it calculates the size
+after a month and a year.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 
 from aggregator.postgres.connection import session
-from aggregator.writing.statements import UPSERTS, row_columns
+from aggregator.writing.rollup import roll_up
+from aggregator.writing.statements import UPSERT_MINUTES, row_columns
 from aggregator.writing.sums import Rows
 from bench.harness.servers import end_on_sigterm
 from bench.harness.system import Clickmill
 from bench.report.tables import markdown
 
 MINUTES_A_DAY: Final = 1_440
-ROWS_A_DAY: Final = {"minute": MINUTES_A_DAY, "hour": 24, "day": 1}
+ROWS_A_DAY: Final = {
+    "banner_minute": MINUTES_A_DAY, "rollup_quarter": 96, "rollup_hour": 24, "rollup_day": 1,
+}  # fmt: skip
 MONTH, YEAR = 30, 365
 SIZES: Final = (10, 100, 1_000, 10_000)
 GB: Final = 1e9
@@ -33,8 +37,8 @@ CLICKS: Final = 3
 
 # A partition counts as its table; pg_total_relation_size takes in indexes and free space.
 _MEASURE: Final = """
-SELECT sum(pg_total_relation_size(c.oid)), (SELECT count(*) FROM banner_{unit})
-FROM pg_class c WHERE c.relname ~ '^banner_{unit}(_[0-9]+)?$' AND c.relkind = 'r'
+SELECT sum(pg_total_relation_size(c.oid)), (SELECT count(*) FROM {table})
+FROM pg_class c WHERE c.relname ~ '^{table}(_[0-9]+)?$' AND c.relkind = 'r'
 """
 _MAKE_DAY: Final = "SELECT clickmill_make_partition(to_timestamp(%s)::date)"
 
@@ -51,36 +55,42 @@ async def write_days(connection: Connection, banners: int, days: int, commits: i
     for minute in range(first, midnight):
         rows = Rows(np.full(banners, minute), ids, np.full(banners, CLICKS))
         for _ in range(commits):
-            await _commit(connection, rows)
+            await connection.execute(UPSERT_MINUTES.encode(), row_columns(rows))
 
 
-async def _commit(connection: Connection, rows: Rows) -> None:
-    """One commit of the aggregator: minutes, hours and days together."""
-    async with connection.transaction():
-        for statement, size in UPSERTS:
-            await connection.execute(statement.encode(), row_columns(rows.by(size)))
+async def roll_up_days(connection: Connection, days: int) -> None:
+    """Roll up the days that were written."""
+    await connection.execute(
+        "UPDATE rollup_mark SET closing = day, quarter_from = day - %(days)s * interval '1 day',"
+        " quarter = day - %(days)s * interval '1 day', hour = day - %(days)s * interval '1 day',"
+        " day = day - %(days)s * interval '1 day'",
+        {"days": days},
+    )
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    while await roll_up(connection, None):
+        pass
 
 
 async def bytes_a_row(connection: Connection) -> dict[str, float]:
     """Of each table, its indexes included."""
     found = {}
-    for unit in ROWS_A_DAY:
-        cursor = await connection.execute(_MEASURE.format(unit=unit).encode())
+    for table in ROWS_A_DAY:
+        cursor = await connection.execute(_MEASURE.format(table=table).encode())
         row = await cursor.fetchone()
         assert row is not None
         size, count = row
-        found[unit] = float(size) / int(count)
+        found[table] = float(size) / int(count)
     return found
 
 
 def after(days: int, banners: int, row_bytes: Mapping[str, float]) -> float:
     """Bytes after so many days in which each banner had a click in every minute."""
-    return days * banners * sum(ROWS_A_DAY[unit] * row_bytes[unit] for unit in ROWS_A_DAY)
+    return days * banners * sum(ROWS_A_DAY[table] * row_bytes[table] for table in ROWS_A_DAY)
 
 
 def lines_of(row_bytes: Mapping[str, float], sizes: Sequence[int] = SIZES) -> list[str]:
     """The tables of the report."""
-    rows = [[f"`banner_{unit}`", f"{row_bytes[unit]:.0f}"] for unit in ROWS_A_DAY]
+    rows = [[f"`{table}`", f"{row_bytes[table]:.0f}"] for table in ROWS_A_DAY]
     totals = [
         [f"{banners:,}", *(f"{after(n, banners, row_bytes) / GB:.2f} GB" for n in (1, MONTH, YEAR))]
         for banners in sizes
@@ -94,6 +104,7 @@ async def measure(dsn: str, banners: int, days: int, commits: int) -> dict[str, 
     async with session(dsn, "bench") as connection:
         await connection.execute("SET synchronous_commit = off")
         await write_days(connection, banners, days, commits)
+        await roll_up_days(connection, days)
         return await bytes_a_row(connection)
 
 

@@ -51,7 +51,10 @@ SETTINGS = {
     "drain_timeout": 1.5,
 }
 """Small numbers scale the time of everything by ten or more."""
-PER_MINUTE = "SELECT banner_id, extract(epoch FROM minute)::bigint / 60, clicks FROM banner_minute"
+PER_MINUTE = (
+    "SELECT banner_id, floor(extract(epoch FROM minute) / 60)::bigint, sum(clicks)::bigint"
+    " FROM banner_minute GROUP BY 1, 2"
+)
 _numbers = itertools.count(1)
 
 

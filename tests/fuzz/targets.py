@@ -19,6 +19,7 @@ import google_crc32c
 import msgspec
 
 from aggregator.reading import banners, buckets, shapes
+from aggregator.reading.cover import cover_of
 from clickmill import messages, wire
 from clickmill.contract import params
 from clickmill.contract.access import Access, Hosts
@@ -259,7 +260,7 @@ def _shape(given: params.Params) -> None:
     buckets.check_points(shape.span, shape.step)
     starts = buckets.starts_of(shape.span, shape.step, shape.zone)
     assert starts == sorted(starts)
-    buckets.cover(shape.span, starts)
+    cover_of(shape.span, starts)
 
 
 def _check(problem: Problem) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import pytest
+from psycopg import IsolationLevel
 
+from aggregator.postgres import connection as postgres
 from aggregator.postgres import migrations
+from aggregator.writing.rollup import roll_up
 from tests.support import sql
 from tests.support.aggregators import aggregator
 from tests.support.fix_nats import NatsServer
@@ -57,6 +62,8 @@ def test_tables_of_the_first_release_become_those_of_today_and_keep_their_rows(
         sql.query(fresh, "SELECT clickmill_make_partition('2024-12-10')")
         apply(database)
         apply(database)
+        # Days that are written to no more get no index: it would take long.
+        sql.query(fresh, "DROP INDEX banner_minute_20241210_by_time")
         assert shape(database) == shape(fresh)
         assert sql.counts(database) == {17: 30}
         assert (
@@ -69,6 +76,87 @@ def test_tables_of_the_first_release_become_those_of_today_and_keep_their_rows(
         )
     finally:
         postgres_server.drop_database("fresh_tables")
+
+
+def old_tables(dsn: str) -> datetime:
+    """Tables of version 3 with clicks of each hour of the last two days, as its writer left them:
+    the running hour and day are in the rollups. Returns the running hour."""
+    sql.query(dsn, OLDEST)
+    for path in sorted(migrations.MIGRATIONS.glob("000[23]-*.sql")):
+        sql.query(dsn, path.read_text())
+    sql.query(dsn, "INSERT INTO schema_version (version, compatible_from) VALUES (3, 1)")
+    for day in range(-3, 2):
+        sql.query(
+            dsn, "SELECT clickmill_make_partition((now() AT TIME ZONE 'UTC')::date + %s)", day
+        )
+    sql.query(
+        dsn,
+        "INSERT INTO banner_minute SELECT banner, date_trunc('minute', now()) - h * interval"
+        " '37 minutes', h + banner FROM generate_series(0, 77) h, generate_series(1, 3) banner",
+    )
+    for unit in ("hour", "day"):
+        sql.query(
+            dsn,
+            f"INSERT INTO banner_{unit} SELECT banner_id, date_trunc('{unit}', minute, 'UTC'),"
+            " sum(clicks) FROM banner_minute GROUP BY 1, 2",
+        )
+    hour: datetime = sql.query(dsn, "SELECT date_trunc('hour', now(), 'UTC')")[0][0]
+    return hour
+
+
+def test_rollups_that_each_commit_added_to_become_those_that_are_derived(database: str) -> None:
+    """Nothing is lost, the running hour and day are derived once, older quarter-hours are made."""
+    running = old_tables(database)
+    before = sql.counts(database)
+    apply(database)
+    assert sql.counts(database) == before
+    sql.assert_rollups_equal_minutes(database)
+    ((hours, kept),) = sql.query(
+        database, "SELECT count(*), count(*) FILTER (WHERE hour >= %s) FROM rollup_hour", running
+    )
+    assert hours > 100
+    assert kept == 0
+    asyncio.run(roll_all(database))
+    sql.assert_rollups_equal_minutes(database)
+    ((first, quarters),) = sql.query(database, "SELECT min(quarter), count(*) FROM rollup_quarter")
+    assert first < running - timedelta(days=1)
+    assert quarters > hours
+
+
+async def roll_all(dsn: str) -> None:
+    async with postgres.session(dsn, "rollup") as connection:
+        await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+        while await roll_up(connection, datetime.now(UTC) + timedelta(hours=1)):
+            pass
+
+
+def test_a_migration_that_dies_has_changed_nothing_and_is_done_by_the_next(database: str) -> None:
+    old_tables(database)
+    before = shape(database)
+    rows = sql.query(database, "SELECT * FROM banner_hour ORDER BY 1, 2")
+    with psycopg.connect(database) as dying:
+        dying.execute(next(migrations.MIGRATIONS.glob("0004-*.sql")).read_bytes())
+        dying.rollback()  # as Postgres does where the connection ends
+    assert shape(database) == before
+    assert sql.query(database, "SELECT * FROM banner_hour ORDER BY 1, 2") == rows
+    apply(database)
+    sql.assert_rollups_equal_minutes(database)
+
+
+def test_a_writer_of_the_release_before_writes_nothing_into_newer_tables(database: str) -> None:
+    """It has an open connection, and does not look at the version again."""
+    old_tables(database)
+    apply(database)
+    before = sql.counts(database)
+    with psycopg.connect(database) as old:
+        old.execute(
+            "INSERT INTO banner_minute AS t VALUES (1, date_trunc('minute', now()), 1)"
+            " ON CONFLICT (banner_id, minute) DO UPDATE SET clicks = t.clicks + excluded.clicks"
+        )
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            old.execute("INSERT INTO banner_hour VALUES (1, date_trunc('hour', now()), 1)")
+        old.rollback()
+    assert sql.counts(database) == before
 
 
 def test_several_may_migrate_at_once(database: str) -> None:

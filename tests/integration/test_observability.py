@@ -223,8 +223,11 @@ def test_the_reading_role_reads_and_no_more_by_default(watched: Watched) -> None
         assert row == ("on",)
         for table in (
             "banner_minute",
-            "banner_hour",
-            "banner_day",
+            "rollup_quarter",
+            "rollup_hour",
+            "rollup_day",
+            "rollup_late",
+            "rollup_mark",
             "banner",
             "source",
             "quarantine",

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 
 from aggregator.postgres import migrations
-from aggregator.reading import buckets
+from aggregator.reading.cover import cover_of, total_start
 from aggregator.reading.queries import Reader, make_pool
 from aggregator.reading.timerange import Range
 from aggregator.writing.fold import Arrival
@@ -36,7 +36,7 @@ def test_an_open_read_blocks_no_writer(database: str) -> None:
             await store.apply([arrival(1, now)])
             with psycopg.connect(database) as slow:
                 # A transaction that has read everything and stays open, in the middle of a cursor.
-                for table in ("banner_minute", "banner_hour", "banner_day"):
+                for table in ("banner_minute", "rollup_hour", "rollup_day"):
                     slow.execute(f"SELECT * FROM {table}".encode())
                 began = time.monotonic()
                 await store.apply([arrival(2, now), arrival(3, now - 20 * 1_440)])
@@ -45,7 +45,7 @@ def test_an_open_read_blocks_no_writer(database: str) -> None:
                 datetime.fromtimestamp((now - 30 * 1_440) * 60, UTC),
                 datetime.fromtimestamp((now + 1) * 60, UTC),
             )
-            cover = buckets.cover(span, buckets.total_start(span))
+            cover = cover_of(span, total_start(span))
             total, _ = await Reader(pool).top(cover, 5)
         await store.close()
         return total

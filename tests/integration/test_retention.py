@@ -24,6 +24,8 @@ from tests.support.wait import aeventually, eventually
 
 MILLION = 1_000_000
 HOURS_A_DAY = 24
+ROLLUPS = ("quarter", "hour", "day")
+TABLES = {"minute": "banner_minute"} | {unit: f"rollup_{unit}" for unit in ROLLUPS}
 
 
 def today() -> date:
@@ -48,16 +50,16 @@ def days_of(dsn: str, unit: str) -> list[int]:
     """The days from today with a row in the table, or with a partition."""
     table = "SELECT clickmill_partition_days()"
     if unit != "partition":
-        table = f"SELECT DISTINCT ({unit} AT TIME ZONE 'UTC')::date FROM banner_{unit} ORDER BY 1"
+        table = f"SELECT DISTINCT ({unit} AT TIME ZONE 'UTC')::date FROM {TABLES[unit]} ORDER BY 1"
     return [(day - today()).days for (day,) in sql.query(dsn, table)]
 
 
 def put(dsn: str, *days_from_now: int) -> None:
-    """A click of banner 1 at the start of each of these days, in all three tables."""
+    """A click of banner 1 at the start of each of these days, in all tables."""
     for day in days_from_now:
         sql.query(dsn, "SELECT clickmill_make_partition(%s)", at(day).date())
-        for table in ("minute", "hour", "day"):
-            sql.query(dsn, f"INSERT INTO banner_{table} VALUES (1, %s, 1)", at(day))
+        for table in TABLES.values():
+            sql.query(dsn, f"INSERT INTO {table} VALUES (1, %s, 1)", at(day))
 
 
 def test_coming_days_are_created_ahead_and_repeating_it_is_harmless(database: str) -> None:
@@ -77,7 +79,7 @@ def test_minutes_are_deleted_and_their_hours_and_days_are_kept(database: str) ->
     on(database, test)
     assert days_of(database, "minute") == [-30, -29, 0]
     assert days_of(database, "partition") == [-30, -29, -1, 0, 1, 2, 3]
-    for unit in ("hour", "day"):
+    for unit in ROLLUPS:
         assert days_of(database, unit) == [-40, -31, -30, -29, 0]
 
 
@@ -92,7 +94,7 @@ def test_hours_and_days_have_their_own_retention(
 
     on(database, test)
     assert days_of(database, "minute") == [-30, -29, 0]
-    for unit in ("hour", "day"):
+    for unit in ROLLUPS:
         assert days_of(database, unit) == [-40, -39, -30, -29, 0]
 
 
@@ -111,10 +113,10 @@ def test_deletions_are_announced_and_running_queries_may_finish(database: str) -
         assert not await maintain(connection, Days(30, 40)), "come back soon"
         rows = sql.query(database, "SELECT unit, gone_from, kept_from FROM retention ORDER BY 1")
         assert rows == [("minute", at(-50), at(-30)), ("rollup", at(-50), at(-40))]
-        assert all(days_of(database, unit) == [-50] for unit in ("minute", "hour", "day"))
+        assert all(days_of(database, unit) == [-50] for unit in TABLES)
         sql.query(database, "UPDATE retention SET moved_at = now() - interval '61 seconds'")
         assert await maintain(connection, Days(30, 40))
-        assert not any(days_of(database, unit) for unit in ("minute", "hour", "day"))
+        assert not any(days_of(database, unit) for unit in TABLES)
 
     on(database, test)
 
@@ -231,7 +233,7 @@ def fill_hours(dsn: str, days_from_now: list[int], banners: int) -> None:
         sql.query(
             dsn,
             """
-            INSERT INTO banner_hour SELECT banner, %s + hour * interval '1 hour', 1
+            INSERT INTO rollup_hour SELECT banner, %s + hour * interval '1 hour', 1
             FROM generate_series(0, 23) AS hour, generate_series(2, %s) AS banner
             """,
             at(day), banners,
@@ -266,7 +268,7 @@ def test_deleting_a_day_with_half_a_million_rollups_blocks_no_one(database: str)
     longest, took = waits(database, Days(30, 30))
     # Seconds would say more of the machine: all of the deletion is too long, a part of it is not.
     assert longest < took / 3
-    for unit in ("minute", "hour", "day"):
+    for unit in TABLES:
         assert -40 not in days_of(database, unit)
 
 

@@ -220,7 +220,7 @@ def test_marks_that_went_back_are_filled_again(database: str) -> None:
     async def test(store: Store) -> None:
         await store.apply(frames[:6])
         # The state after frame 4, rows and marks alike, as a restored copy would have them.
-        for table in ("banner_minute", "banner_hour", "banner_day"):
+        for table in ("banner_minute", "rollup_hour", "rollup_day"):
             sql.query(database, f"UPDATE {table} SET clicks = 4")
         sql.query(database, "UPDATE source SET last_seq = 4, total = 4")
         assert (await store.apply(frames[6:])).verdicts == [GAP] * 4
@@ -272,7 +272,7 @@ def test_the_schema_is_applied_beside_a_writer_without_waiting(database: str) ->
     async def test(store: Store) -> None:
         await store.apply([a.arrival({1: 1})])
         async with postgres.session(database, "writer") as writer, writer.transaction():
-            for table in ("source", "banner_minute", "banner_hour", "banner_day"):
+            for table in ("source", "banner_minute", "rollup_hour", "rollup_day"):
                 await writer.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
             await migrations.apply_schema(impatient)
 

@@ -126,8 +126,8 @@ class FailsInSilence(Store):
 
     failed = False
 
-    async def _write(self, connection: AsyncConnection[Any], folded: Folded) -> None:
-        await super()._write(connection, folded)
+    async def _write(self, connection: AsyncConnection[Any], folded: Folded, closing: int) -> None:
+        await super()._write(connection, folded, closing)
         if not self.failed:
             self.failed = True
             with contextlib.suppress(psycopg.errors.DivisionByZero):
@@ -153,7 +153,7 @@ def test_without_its_row_no_source_is_counted(database: str) -> None:
 
     async def test(store: Store) -> None:
         await store.apply(batch)
-        sql.query(database, "TRUNCATE source, banner_minute, banner_hour, banner_day")
+        sql.query(database, "TRUNCATE source, banner_minute, rollup_hour, rollup_day")
         assert (await store.apply(batch)).verdicts == [APPLIED] * 3
         assert sql.mark(database, a.id) == (3, 3)
         assert (await store.apply(batch)).verdicts == [DUPLICATE] * 3

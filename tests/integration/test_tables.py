@@ -182,7 +182,7 @@ def test_too_many_banners_to_fill(filled: Api) -> None:
     other = FIRST - 300 * DAY
     with psycopg.connect(filled.dsn) as connection:
         connection.execute(
-            "INSERT INTO banner_day SELECT id, to_timestamp(%s), 1 FROM generate_series(1, %s) id",
+            "INSERT INTO rollup_day SELECT id, to_timestamp(%s), 1 FROM generate_series(1, %s) id",
             [other, MAX_POINTS + 1],
         )
     asked = {"tsFrom": other, "tsTo": other + DAY, "step": "1d", "format": "csv"}

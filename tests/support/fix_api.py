@@ -36,6 +36,10 @@ from tests.support.wait import eventually
 T = TypeVar("T")
 Minutes = Mapping[tuple[int, int], int]
 _names = itertools.count(1)
+TABLES = (
+    ("banner_minute", "minute", 60), ("rollup_quarter", "quarter", 900),
+    ("rollup_hour", "hour", 3_600), ("rollup_day", "day", 86_400),
+)  # fmt: skip
 START_SECONDS = 20
 STOP_SECONDS = 20
 
@@ -132,7 +136,7 @@ class Api:
 
 
 def put_minutes(dsn: str, minutes: Minutes) -> None:
-    """Adds clicks to minutes and rollups, as the writer does."""
+    """Adds clicks to minutes and rollups. Answers read the rollups up to their mark alone."""
     rows = [(banner, at, v) for (banner, at), v in minutes.items()]
     ids, moments, clicks = (list(column) for column in zip(*rows, strict=True))
     with psycopg.connect(dsn, options="-c timezone=UTC") as connection:
@@ -140,9 +144,9 @@ def put_minutes(dsn: str, minutes: Minutes) -> None:
             connection.execute(
                 "SELECT clickmill_make_partition(to_timestamp(%s)::date)", [day * 86_400]
             )
-        for unit, size in (("minute", 60), ("hour", 3_600), ("day", 86_400)):
+        for table, unit, size in TABLES:
             connection.execute(
-                f"INSERT INTO banner_{unit} AS t"
+                f"INSERT INTO {table} AS t"
                 " SELECT id, to_timestamp(at / %(size)s * %(size)s), sum(v) FROM"
                 " unnest(%(ids)s::int[], %(at)s::bigint[], %(v)s::bigint[]) AS n (id, at, v)"
                 f" GROUP BY 1, 2 ON CONFLICT (banner_id, {unit})"

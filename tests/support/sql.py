@@ -7,7 +7,10 @@ from uuid import UUID
 
 import psycopg
 
-PER_MINUTE = "SELECT minute AS t, banner_id, clicks FROM banner_minute"
+PER_MINUTE = (
+    "SELECT date_trunc('minute', minute) AS t, banner_id, sum(clicks)::bigint AS clicks"
+    " FROM banner_minute GROUP BY 1, 2"
+)
 
 
 def query(dsn: str, sql: str, *params: object) -> list[tuple[Any, ...]]:
@@ -36,16 +39,31 @@ def quarantine(dsn: str) -> list[tuple[int | None, str, int | None]]:
 
 
 def assert_rollups_equal_minutes(dsn: str) -> None:
-    """Hours and days hold exactly what their minutes hold."""
-    for unit in ("hour", "day"):
+    """Before its mark, each rollup and the late clicks are what the minutes are; after it, nothing.
+
+    In one snapshot, at any moment.
+    """
+    for unit, since in (
+        ("quarter", "quarter_from"),
+        ("hour", "'-infinity'"),
+        ("day", "'-infinity'"),
+    ):
+        size = "15 minutes" if unit == "quarter" else f"1 {unit}"
         wrong = query(
             dsn,
             f"""
+            WITH mark AS (SELECT {since}::timestamptz AS since, {unit} AS until FROM rollup_mark)
             SELECT * FROM (
-                SELECT banner_id, date_trunc('{unit}', minute, 'UTC') AS t, sum(clicks) AS clicks
-                FROM banner_minute GROUP BY 1, 2
-            ) AS m FULL JOIN banner_{unit} AS r ON r.banner_id = m.banner_id AND r.{unit} = m.t
-            WHERE r.clicks IS DISTINCT FROM m.clicks
+                SELECT banner_id, date_bin('{size}', minute, 'epoch') AS t, sum(clicks) AS clicks
+                FROM banner_minute, mark WHERE minute >= since AND minute < until GROUP BY 1, 2
+            ) AS m FULL JOIN (
+                SELECT banner_id, t, sum(clicks) AS clicks FROM (
+                    SELECT banner_id, {unit} AS t, clicks FROM rollup_{unit}
+                    UNION ALL
+                    SELECT banner_id, date_bin('{size}', minute, 'epoch'), clicks
+                    FROM rollup_late, mark WHERE minute >= since AND minute < until
+                ) AS parts GROUP BY 1, 2
+            ) AS r USING (banner_id, t) WHERE r.clicks IS DISTINCT FROM m.clicks
             """,
         )
-        assert not wrong, f"banner_{unit} differs from its minutes: {wrong[:5]}"
+        assert not wrong, f"rollup_{unit} differs from its minutes: {wrong[:5]}"

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.reading import buckets
+from aggregator.reading.cover import Marks, cover_of, within
 from aggregator.reading.timerange import MINUTE_S, Range, iso
 from clickmill.contract.problem import Problem
 
@@ -113,6 +114,8 @@ def test_hours_of_zones_with_half_hour_offsets() -> None:
     ]
 
 
+SIZES = (buckets.DAY_S, buckets.HOUR_S, buckets.QUARTER_S, MINUTE_S)
+
 spans = st.builds(
     lambda first, size, spread: Range(first, first + timedelta(minutes=size, seconds=spread)),
     st.datetimes(datetime(1970, 1, 2), datetime(2037, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
@@ -127,8 +130,8 @@ def test_every_minute_is_read_once_and_falls_into_one_bucket(
 ) -> None:
     zone = ZoneInfo(name)
     begins = buckets.starts_of(whole, step, zone)
-    cover = buckets.cover(whole, begins)
-    pieces = sorted([*cover.days, *cover.hours, *cover.minutes])
+    cover = cover_of(whole, begins)
+    pieces = sorted([*cover.days, *cover.hours, *cover.quarters, *cover.minutes])
     reached = whole.first
     for left, right in pieces:
         assert left == reached
@@ -140,7 +143,7 @@ def test_every_minute_is_read_once_and_falls_into_one_bucket(
         assert begins[0] <= whole.first < whole.end
         assert begins[-1] < whole.end
     # What is read from a rollup lies within one bucket, so it can be given to that bucket whole.
-    for size, parts in ((buckets.DAY_S, cover.days), (buckets.HOUR_S, cover.hours)):
+    for size, parts in zip(SIZES, cover, strict=True):
         for left, right in parts:
             assert left % size == right % size == 0
             inner = [start for start in begins[1:] if left < start < right]
@@ -174,6 +177,29 @@ def test_buckets_are_at_most_one_more_than_counted(whole: Range, name: str, step
     exact = len(buckets.starts_of(whole, step, buckets.UTC_ZONE))
     assert exact == buckets.count(whole, step)
     assert len(buckets.starts_of(whole, step, ZoneInfo(name))) <= exact + 1
+
+
+@given(
+    spans, st.sampled_from(list(buckets.STEPS)), st.sampled_from(ZONES),
+    st.lists(st.floats(-0.1, 1.1), min_size=2, max_size=2),
+)  # fmt: skip
+def test_what_is_not_rolled_up_is_read_from_finer_tables(
+    whole: Range, step: str, name: str, at: list[float]
+) -> None:
+    """The same time, each part once, and no rollup beyond its mark."""
+    cover = cover_of(whole, buckets.starts_of(whole, step, ZoneInfo(name)))
+    reached = sorted(whole.first + int(part * (whole.end - whole.first)) for part in at)
+    quarter_from, quarter = (moment // SIZES[2] * SIZES[2] for moment in reached)
+    hour, day = (quarter // size * size for size in (SIZES[1], SIZES[0]))
+    parts = within(cover, Marks(quarter_from, quarter, hour, day))
+    ends = {0: day, 1: hour, 2: quarter}
+    for n, pieces in enumerate(parts):
+        assert all(left % SIZES[n] == right % SIZES[n] == 0 for left, right in pieces)
+        assert all(right <= ends.get(n, right) for _, right in pieces)
+    assert all(left >= quarter_from for left, _ in parts.quarters)
+    covered = sorted(piece for pieces in parts for piece in pieces)
+    assert all(a[1] <= b[0] for a, b in pairwise(covered))
+    assert sum(b - a for a, b in covered) == sum(b - a for pieces in cover for a, b in pieces)
 
 
 def test_too_many_points_names_the_smallest_step_that_fits() -> None:

@@ -34,12 +34,12 @@ def test_grouping_equals_a_dictionary(drawn: list[tuple[int, int, int]]) -> None
     assert list(got) == sorted(got), "sorted by (when, banner)"
 
 
-@given(near, st.sampled_from([1, 2, 60]))
-def test_coarser_rows_hold_the_same_clicks(drawn: list[tuple[int, int, int]], size: int) -> None:
+@given(near, st.integers(-5, 100))
+def test_earlier_rows_are_those_before_a_time(drawn: list[tuple[int, int, int]], at: int) -> None:
     rows = sums._grouped(*as_columns(drawn))
-    coarse = rows.by(size)
-    assert coarse.clicks.sum() == rows.clicks.sum()
-    assert set((coarse.when % size).tolist()) <= {0}
+    earlier = rows.before(at)
+    assert (earlier.when < at).all()
+    assert len(earlier.when) == len(earlier.clicks) == (rows.when < at).sum()
 
 
 def test_each_frames_clicks_are_its_own() -> None:
@@ -84,4 +84,4 @@ def test_frames_without_pairs_make_no_rows() -> None:
     a = FakeSource()
     rows = sums.sum_by_minute(sums.gather([a.frame({})]), np.array([5]))
     assert len(rows.when) == 0
-    assert len(rows.by(60).when) == 0
+    assert len(rows.before(60).when) == 0
