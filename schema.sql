@@ -170,6 +170,29 @@ BEGIN
 END
 $$;
 
+-- Clicks for people who write SQL (docs/analysis.md): these stay, whatever the tables become. Several
+-- rows may be of the same banner and time: they are to be summed.
+CREATE OR REPLACE VIEW clicks_by_minute AS
+SELECT banner_id, minute, clicks FROM banner_minute;
+
+CREATE OR REPLACE VIEW clicks_by_hour AS
+SELECT banner_id, hour, clicks FROM rollup_hour WHERE hour < (SELECT hour FROM rollup_mark)
+UNION ALL
+SELECT banner_id, date_trunc('hour', minute, 'UTC'), clicks FROM rollup_late
+WHERE minute < (SELECT hour FROM rollup_mark)
+UNION ALL
+SELECT banner_id, date_trunc('hour', minute, 'UTC'), clicks FROM banner_minute
+WHERE minute >= (SELECT hour FROM rollup_mark);
+
+CREATE OR REPLACE VIEW clicks_by_day AS
+SELECT banner_id, day, clicks FROM rollup_day WHERE day < (SELECT day FROM rollup_mark)
+UNION ALL
+SELECT banner_id, date_trunc('day', minute, 'UTC'), clicks FROM rollup_late
+WHERE minute < (SELECT day FROM rollup_mark)
+UNION ALL
+SELECT banner_id, date_trunc('day', minute, 'UTC'), clicks FROM banner_minute
+WHERE minute >= (SELECT day FROM rollup_mark);
+
 -- Makes the partition of one UTC day, if it is missing. Made apart and then attached, because
 -- ATTACH lets readers and writers of the other partitions go on, where CREATE ... PARTITION OF
 -- would wait for all of them.
@@ -247,7 +270,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clickmill_read') THEN
         RETURN;
     END IF;
-    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,retention,banner,source,source_given_up,quarantine}'::text[] LOOP
+    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,retention,banner,source,source_given_up,quarantine,clicks_by_minute,clicks_by_hour,clicks_by_day}'::text[] LOOP
         IF NOT has_table_privilege('clickmill_read', part, 'SELECT') THEN
             EXECUTE format('GRANT SELECT ON %I TO clickmill_read', part);
         END IF;

@@ -1,4 +1,4 @@
-"""The command `clickmill`: up, ingest, aggregator, drain, doctor, top, sources, backup, restore.
+"""The command `clickmill`; COMMANDS says what it does.
 
 Exit codes: 0 after a stop by signal, 1 when the command fails (the message says why and what to
 do), 2 when a setting or an option is wrong, 3 when clicks are left that may not be in Postgres.
@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from clickmill import configuration, logs
 from clickmill.build_info import build
@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "top": "show rates, latency, backlog and top banners of a running system every second",
     "backup": "write the database and all uncommitted frames to a file",
     "restore": "restore a backup into an empty database",
+    "export": "write all clicks to a file, or those since the last export",
     "sources": "list the workers that report; `give-up NODE` closes those of a lost machine",
 }
 EPILOGS: Final = {
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: str = arguments.pop("command")
     once: bool = arguments.pop("once", False)
     give_up: str = arguments.pop("give_up", None) or ""
-    file = Path(arguments.pop("file", ""))
+    file = Path(arguments.get("file") or "")
     try:
         settings = configuration.load(arguments)
         _check_needed(command, settings)
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _sources(settings, give_up)
     if command in ("backup", "restore"):
         return _copy(command, settings, file)
+    if command == "export":
+        return _export(settings, arguments)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
 
 
@@ -128,6 +131,20 @@ def _copy(command: str, settings: Settings, file: Path) -> int:
     return 0
 
 
+def _export(settings: Settings, given: dict[str, Any]) -> int:
+    from stack.export import Wanted, export
+
+    try:
+        print(export(settings, Wanted(**{n: given[n] for n in Wanted._fields})), file=sys.stderr)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
+    except KeyboardInterrupt:
+        print("Interrupted: run it again with --since last.", file=sys.stderr)
+        return IN_THE_WAY
+    return 0
+
+
 def _doctor(settings: Settings) -> int:
     from stack.doctor.examine import examine
 
@@ -178,6 +195,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name in ("backup", "restore"):
             sub.add_argument("file", metavar="FILE", help="the backup")
+        if name == "export":
+            _add_export(sub)
         if name == "top":
             sub.add_argument("--once", action="store_true", help="print one screen and exit")
         if name == "sources":
@@ -187,6 +206,17 @@ def _parser() -> argparse.ArgumentParser:
                 "give_up", metavar="NODE|UUID", help="as listed by `clickmill sources`"
             )
     return parser
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("file", metavar="FILE", help="CSV, or NDJSON where it ends in .ndjson; - is stdout")
+    add("--since", metavar="TIME", default="", help="begin here; `last`: where FILE ends")
+    add("--until", metavar="TIME", default="", help="end here (default: where all is counted)")
+    add("--step", metavar="STEP", default="1m", help="1m, 5m, 15m, 1h, 1d, 1w or 1mo (default 1m)")
+    add("--tz", metavar="ZONE", default="UTC", help="time zone of days, such as Europe/Berlin")
+    add("--banner", metavar="ID", dest="banners", action="append", default=[], help="only this one")
+    add("--format", dest="form", choices=("csv", "ndjson"), default="", help="csv or ndjson")
 
 
 if __name__ == "__main__":

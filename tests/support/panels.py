@@ -79,5 +79,7 @@ def filled_sql(sql: str, since: datetime, until: datetime) -> str:
     """SQL with the macros of Grafana's Postgres datasource replaced, as it does it: all banners."""
     span = rf"\1 BETWEEN '{since:%Y-%m-%dT%H:%M:%SZ}' AND '{until:%Y-%m-%dT%H:%M:%SZ}'"
     sql = re.sub(r"\$__timeFilter\(([\w.]+)\)", span, sql).replace("${banner:sqlstring}", "'-1'")
+    group = r"floor(extract(epoch from \1)/60)*60"
+    sql = re.sub(r"\$__timeGroup\(([\w.]+), *\$__interval\)", group, sql)
     assert "$" not in sql, f"a variable that this test does not know: {sql}"
     return sql
