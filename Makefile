@@ -13,7 +13,7 @@ SEED ?= 1
 MINUTES ?= 20
 ARGS ?=
 
-.PHONY: help install build dist page screenshots bench-stats up test test-helm mutants lint format docs site bench stress soak lock clean
+.PHONY: help install build dist page screenshots bench-stats up test test-helm mutants lint format docs site bench stress soak soak-cluster lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -88,9 +88,12 @@ bench-stats: $(VENV)/.built $(VENV)/.dev ## measure how fast statistics are read
 
 soak: JOBS ?= 2
 soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## run the long crash suite (SEED=1 MINUTES=20 JOBS=2 ONLY=nats TIMES=60)
-	@$(if $(ONLY),,$(PY) -m pytest -q -m soak)
+	@$(if $(ONLY),,$(PY) -m pytest -q -m soak --ignore tests/cluster)
 	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak \
 	  $(if $(ONLY),--no-model --only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(ARGS)
+
+soak-cluster: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## run the long tests of several machines; needs root (SEED=1 TIMES=5)
+	@SEED=$(SEED) TIMES=$(or $(TIMES),5) PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -m "soak or not soak" -rP tests/cluster $(ARGS)
 
 lock: $(VENV)/.python ## update the lock files from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)

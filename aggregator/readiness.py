@@ -12,7 +12,7 @@ from clickmill.connection import Connection
 # The lease session talks to Postgres twice a second.
 POSTGRES_SEEN_WITHIN_S: Final = 3.0
 # A NATS that only restarts is back before this; its shards need not change hands.
-NATS_GRACE_S: Final = 5.0
+NATS_GRACE_S: Final = 3.0
 
 
 class HasTrouble(Protocol):

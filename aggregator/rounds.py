@@ -23,7 +23,7 @@ from aggregator.writing.source_status import SourceReports
 from clickmill.retry import Backoff, first_line
 
 EVERY_S: Final = 0.5
-TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 3.0
 _QUARANTINE: Final = "SELECT count(*) FROM (SELECT FROM quarantine LIMIT 1000) AS waiting"
 
 log = logging.getLogger("clickmill.leases")

@@ -37,6 +37,7 @@ from clickmill import heartbeat
 from clickmill.connection import Connection
 from clickmill.retry import Backoff, Throttle, first_line
 from clickmill.settings import Settings
+from clickmill.stream import StreamOptions
 
 GAUGES_EVERY_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 2.5
@@ -61,7 +62,11 @@ class Service:
             settings.postgres_dsn, settings.retention_days, self._metrics.retries.inc
         )
         self._consumer = Consumer(
-            self._connection, self._store, self._progress, self._metrics, settings.nats_max_bytes
+            self._connection,
+            self._store,
+            self._progress,
+            self._metrics,
+            StreamOptions.of(settings),
         )
         self._readiness = Readiness(self._connection, self._consumer)
         self._reports = SourceReports(

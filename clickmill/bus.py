@@ -1,4 +1,4 @@
-"""The one place that connects to NATS and makes the stream and its consumers.
+"""The one place that connects to NATS and makes the stream's consumers; `stream` makes the stream.
 
 Why: workers and aggregator need the same client options (the defaults give up after 60
 attempts and notice a dead server after four minutes), and either side may be the first to find
@@ -10,7 +10,6 @@ NATS is transport only: whatever is lost in it is sent again from a worker's spo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,28 +20,22 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, NotFoundError
 
 from clickmill import wire
-from clickmill.retry import Backoff, Throttle
+from clickmill.retry import Throttle
 
-PING_INTERVAL_S: Final = 5
+PING_INTERVAL_S: Final = 1
 MAX_OUTSTANDING_PINGS: Final = 2
 CONNECT_TIMEOUT_S: Final = 2
 RECONNECT_WAIT_S: Final = 0.25
 MAX_COMPLAINTS: Final = 100
 API_TIMEOUT_S: Final = 5.0
 
-STREAM_MAX_BYTES: Final = 1024**3
-DUPLICATE_WINDOW_S: Final = 120.0
 # The redelivery delay is how long statistics stand still when an aggregator dies with messages
 # in hand; far above any healthy commit, or each slow one would be delivered twice.
 ACK_WAIT_S: Final = 3.0
 MAX_ACK_PENDING: Final = 20_000
 MAX_WAITING_PULLS: Final = 64
-
-MADE_MEANWHILE_TRIES: Final = 5
-"""Looks for the stream that another process is making."""
 
 log = logging.getLogger("clickmill.bus")
 
@@ -162,19 +155,6 @@ def complaints(name: str) -> ErrorCallback:
     return complain
 
 
-def stream_config(max_bytes: int = STREAM_MAX_BYTES) -> api.StreamConfig:
-    """The stream of deltas: a work queue in files that refuses new messages when it is full."""
-    return api.StreamConfig(
-        name=wire.STREAM,
-        subjects=[f"{wire.DELTAS_PREFIX}.>"],
-        retention=api.RetentionPolicy.WORK_QUEUE,
-        storage=api.StorageType.FILE,
-        discard=api.DiscardPolicy.NEW,
-        max_bytes=max_bytes,
-        duplicate_window=DUPLICATE_WINDOW_S,
-    )
-
-
 def consumer_config(shard: int) -> api.ConsumerConfig:
     """The durable pull consumer of one shard, shared by all aggregators."""
     return api.ConsumerConfig(
@@ -191,43 +171,6 @@ def consumer_config(shard: int) -> api.ConsumerConfig:
 def consumer_name(shard: int) -> str:
     """The durable name of a shard's consumer."""
     return f"shard-{shard}"
-
-
-async def ensure_stream(js: JetStreamContext, max_bytes: int = STREAM_MAX_BYTES) -> None:
-    """Make the stream where it is missing; where it exists only its `max_bytes` is set again.
-
-    Replicas and placement that an operator chose stay as they are. Raises nats.errors.Error
-    where the server can't be reached or refuses (no room for `max_bytes`, no JetStream).
-    """
-    try:
-        config = (await js.stream_info(wire.STREAM)).config
-    except NotFoundError:
-        await _create_stream(js, max_bytes)
-        return
-    if config.max_bytes != max_bytes:
-        await js.update_stream(config.evolve(max_bytes=max_bytes))
-
-
-async def _create_stream(js: JetStreamContext, max_bytes: int) -> None:
-    try:
-        await js.add_stream(stream_config(max_bytes))
-    except APIError:
-        if not await _made_meanwhile(js):
-            raise
-    else:
-        log.info("NATS stream %s made, of at most %d bytes", wire.STREAM, max_bytes)
-
-
-async def _made_meanwhile(js: JetStreamContext) -> bool:
-    """Whether another process has made the stream: the name is then in use, and while it is being
-    made the server says that there is no room for a second one."""
-    backoff = Backoff()
-    for _ in range(MADE_MEANWHILE_TRIES):
-        with contextlib.suppress(NotFoundError):
-            await js.stream_info(wire.STREAM)
-            return True
-        await asyncio.sleep(backoff.pause())
-    return False
 
 
 async def ensure_consumer(js: JetStreamContext, shard: int) -> None:

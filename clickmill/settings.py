@@ -112,6 +112,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nats_max_bytes: Annotated[
         int, size_meta(MIB, 1024 * GIB, "maximum size of the stream on the NATS server's disk")
     ] = GIB
+    nats_replicas: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=5,
+            description="replicas of a new stream; 0 is 3 in a cluster of three or more, else 1",
+        ),
+    ] = 0
+    nats_placement_tags: Annotated[
+        str,
+        text_meta(
+            "tags that NATS servers must have to store a new stream; empty: any server",
+            r"[^\s,]+(,[^\s,]+)*",
+            "tags such as ssd or zone:a, several with commas between",
+        ),
+    ] = ""
     fastpath: Annotated[
         bool,
         Meta(

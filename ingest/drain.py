@@ -37,11 +37,12 @@ async def drain_directory(settings: Settings) -> int:
             f"{data_dir} is in use: a running worker holds {held[0]}; stop it, which drains the "
             "directory too, and run this again if it exits with 3."
         )
+    limits = Limits.of(settings)
     link = NatsLink(
         settings.nats_url, f"clickmill-drain-{uuid4()}", MaxPayload(root / "max_payload"),
-        settings.nats_max_bytes,
+        limits.stream,
     )  # fmt: skip
-    adoption = Adoption(root, link, Limits.of(settings), Slot(root / "meters"))
+    adoption = Adoption(root, link, limits, Slot(root / "meters"))
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(link.run()), group.create_task(adoption.run())]
         await adoption.searched.wait()

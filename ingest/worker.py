@@ -59,9 +59,9 @@ async def serve(settings: Settings) -> int:
     targets = Targets(root / "targets.json", _redirect_headers(settings))
     link = NatsLink(
         settings.nats_url, f"clickmill-ingest-{source.id}", MaxPayload(root / "max_payload"),
-        settings.nats_max_bytes,
+        limits.stream,
     )  # fmt: skip
-    own = Shipper(source, limits.outbox(mark=0), slot, limits.nats_max_bytes, limits.node_name)
+    own = Shipper(source, limits.outbox(mark=0), slot, limits.stream, limits.node_name)
     sealer = Sealer(source, own.outbox, own.disk, slot)
     adoption = Adoption(root, link, limits, slot)
     health = Health(link, sealer, own, adoption, limits, slot)

@@ -18,7 +18,7 @@ from aggregator.postgres import arrays
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_S: Final = 30
-IDLE_IN_TRANSACTION_S: Final = 10
+IDLE_IN_TRANSACTION_S: Final = 6
 
 # One class of advisory locks for all of Clickmill; schema.sql uses the same number.
 LOCK_CLASS: Final = 1131179883

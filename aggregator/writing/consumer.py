@@ -30,6 +30,7 @@ from aggregator.writing.store import Applied, Store
 from clickmill import bus, messages, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
+from clickmill.stream import StreamOptions
 
 # How long a batch waits for more frames after its first. Workers flush once a second: a few
 # hundredths are not noticed, and save a commit for each worker.
@@ -62,11 +63,11 @@ class Consumer:
 
     def __init__(
         self, connection: Connection, store: Store, progress: Progress, metrics: Metrics,
-        stream_bytes: int,
+        stream: StreamOptions,
     ) -> None:  # fmt: skip
         self._connection, self._store = connection, store
         self._progress, self._metrics = progress, metrics
-        self._puller = Puller(connection, self._receive, stream_bytes)
+        self._puller = Puller(connection, self._receive, stream)
         self._waiting: deque[Delivery] = deque()
         self._load = [_Load() for _ in range(wire.SHARDS)]
         self._reordered = ReorderBuffer()

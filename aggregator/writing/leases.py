@@ -20,7 +20,7 @@ from psycopg import AsyncConnection
 from aggregator.postgres import connection as postgres
 from clickmill import wire
 
-SESSION_TIMEOUT: Final = "6s"
+SESSION_TIMEOUT: Final = "5s"
 
 log = logging.getLogger("clickmill.leases")
 

@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 
 from clickmill import bus, wire
 from clickmill.connection import Connection
+from clickmill.stream import StreamOptions, ensure_stream
 
 PULL_MESSAGES: Final = 1024
 PULL_BYTES: Final = 4 * 1024 * 1024
@@ -30,6 +31,8 @@ HEARTBEAT_S: Final = 0.5
 GRACE_S: Final = 0.5
 RETRY_S: Final = 0.25
 REVOKE_TIMEOUT_S: Final = 2.0
+REPAIR_TIMEOUT_S: Final = 2.0
+"""For one request. In a cluster whose leader was lost nobody answers until the next is elected."""
 
 _HEARTBEAT: Final = "100"
 _ORDINARY_ENDS: Final = frozenset({"404", "408"})
@@ -72,10 +75,10 @@ class Puller:
     """Pulls any number of shards and hands each message to `receive`, with its shard."""
 
     def __init__(
-        self, connection: Connection, receive: Callable[[Msg, int], None], stream_bytes: int
+        self, connection: Connection, receive: Callable[[Msg, int], None], stream: StreamOptions
     ) -> None:
-        """`stream_bytes`: how much a stream may hold that has to be made again."""
-        self._connection, self._receive, self._stream_bytes = connection, receive, stream_bytes
+        """`stream`: what a stream is like that has to be made again."""
+        self._connection, self._receive, self._stream = connection, receive, stream
         self._inbox = connection.new_inbox()
         self._shards: dict[int, _Shard] = {}
         self.pending: dict[int, int] = {}
@@ -176,9 +179,9 @@ class Puller:
         """Make stream and consumer where they are missing. Raises where NATS does not answer."""
         async with self._stream_lock:
             if time.monotonic() - self._stream_checked > RETRY_S:
-                await bus.ensure_stream(self._connection.jetstream(), self._stream_bytes)
+                await ensure_stream(self._connection.jetstream(REPAIR_TIMEOUT_S), self._stream)
                 self._stream_checked = time.monotonic()
-        await bus.ensure_consumer(self._connection.jetstream(), shard)
+        await bus.ensure_consumer(self._connection.jetstream(REPAIR_TIMEOUT_S), shard)
 
     # --- what comes in --------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Adoption:
         self._slot.add("clickmill_sources_adopted")
         self._slot.add("clickmill_spool_damages", len(source.spool.damages))
         limits = self._limits
-        shipper = Shipper(source, outbox, self._slot, limits.nats_max_bytes, limits.node_name)
+        shipper = Shipper(source, outbox, self._slot, limits.stream, limits.node_name)
         self.shippers.append(shipper)
         await _seal_rest(shipper)
         log.info("adopted %s with %d frames", source.id, source.spool.frames)

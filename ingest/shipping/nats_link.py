@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from clickmill import bus
 from clickmill.connection import Connection
+from clickmill.stream import ReplicasError, StreamOptions, ensure_stream
 from ingest.shipping.payload import MaxPayload
 
 log = logging.getLogger("clickmill.nats")
@@ -15,10 +15,10 @@ log = logging.getLogger("clickmill.nats")
 class NatsLink:
     """One for each process. Frames may be published once it is `ready`."""
 
-    def __init__(self, url: str, name: str, max_payload: MaxPayload, stream_max_bytes: int) -> None:
+    def __init__(self, url: str, name: str, max_payload: MaxPayload, stream: StreamOptions) -> None:
         """As `Connection`. Raises ValueError where `url` names no server."""
         self.connection = Connection(url, name)
-        self._max_payload, self._stream_max_bytes = max_payload, stream_max_bytes
+        self._max_payload, self._stream = max_payload, stream
         self._ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -41,7 +41,9 @@ class NatsLink:
 
     async def _make_stream(self) -> None:
         try:
-            await bus.ensure_stream(self.connection.jetstream(), self._stream_max_bytes)
+            await ensure_stream(self.connection.jetstream(), self._stream)
+        except ReplicasError as error:
+            log.error("%s", error)
         except Exception as error:  # publishing tries again; clicks are counted meanwhile
             log.warning(
                 "the stream can't be made yet (%r): see that NATS has JetStream and room for "

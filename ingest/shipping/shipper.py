@@ -24,12 +24,13 @@ from clickmill import bus, messages, wire
 from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
+from clickmill.stream import ReplicasError, StreamOptions, ensure_stream
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot
 from ingest.shipping.stream_repair import StuckStream
 
-PUBLISH_TIMEOUT_S: Final = 5.0
+PUBLISH_TIMEOUT_S: Final = 2.0
 STATUS_TIMEOUT_S: Final = 1.0
 STATUS_EVERY_S: Final = 1.0
 IDLE_STATUS_EVERY_S: Final = 10.0
@@ -52,12 +53,12 @@ class Shipper:
         source: Source,
         outbox: Outbox,
         slot: Slot,
-        stream_max_bytes: int,
+        stream: StreamOptions,
         node: str = "",
     ) -> None:
         self.source, self.outbox = source, outbox
         self.disk = asyncio.Lock()
-        self._slot, self._stream_max_bytes, self._node = slot, stream_max_bytes, node
+        self._slot, self._stream, self._node = slot, stream, node
         self._wake = asyncio.Event()
         self._closing = self._closed = False
         self._unread = 0
@@ -164,11 +165,17 @@ class Shipper:
         self._note_trouble(error, refused)
         with contextlib.suppress(Exception):
             if isinstance(error, NoStreamResponseError | NoRespondersError):
-                await bus.ensure_stream(connection.jetstream(), self._stream_max_bytes)
+                await self._make_stream(connection)
             elif refused:
                 self._stuck.took()  # it is us that it refuses: the stream may be well
             elif isinstance(error, NatsTimeoutError):
                 await self._look_whether_stuck(connection)
+
+    async def _make_stream(self, connection: Connection) -> None:
+        try:
+            await ensure_stream(connection.jetstream(), self._stream)
+        except ReplicasError as error:
+            self._in_trouble(str(error))
 
     def _note_trouble(self, error: Exception, refused: bool) -> None:
         now = time.monotonic()

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from bench.load.ledger import Clicks
 from tests.crash.ledger import TimedLedger
@@ -32,6 +32,7 @@ FIRST_BANNER = 10
 class Loader:
     """`rate` clicks a second over so many connections, from `start` to `stop`.
 
+    The connections are spread over `addresses`; `ledger` is that of a load before this one.
     `token`: for batches. `unsure`: answers of a proxy that lost its own connection to the node, so
     that the click may have been counted or not.
     """
@@ -45,9 +46,12 @@ class Loader:
         host: str = "localhost",
         unsure: Collection[int] = (),
         token: str = "",
+        addresses: Sequence[str] = (HOST,),
+        ledger: TimedLedger | None = None,
     ) -> None:
-        self.ledger = TimedLedger()
+        self.ledger = ledger or TimedLedger()
         self._host, self._unsure, self._token = host, unsure, token
+        self._addresses = addresses
         self._port, self._pause = port, connections / rate
         self._chances = [random.Random(seed * 1000 + n) for n in range(connections)]
         self._stopping = threading.Event()
@@ -71,14 +75,14 @@ class Loader:
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for chance in self._chances:
-                group.create_task(self._one(chance))
+            for n, chance in enumerate(self._chances):
+                group.create_task(self._one(chance, self._addresses[n % len(self._addresses)]))
 
-    async def _one(self, chance: random.Random) -> None:
+    async def _one(self, chance: random.Random, address: str) -> None:
         while not self._stopping.is_set():
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    reader, writer = await asyncio.open_connection(HOST, self._port)
+                    reader, writer = await asyncio.open_connection(address, self._port)
             except OSError:
                 self.ledger.unreachable += 1
                 await asyncio.sleep(RETRY_S)

@@ -18,28 +18,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import psycopg
 
-from bench.load.ledger import Counts, Sums
 from clickmill import wire
 from clickmill.fields import PREFIX
-from tests.crash.ledger import TimedLedger
+from tests.crash.checked import HEAL_S, Checked
 from tests.crash.loader import Loader
 from tests.support.aggregators import STREAM_BYTES, Aggregator
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_system import System, status
 from tests.support.ports import free_port
-from tests.support.sql import assert_rollups_equal_minutes, query
+from tests.support.sql import query
 from tests.support.wait import eventually
 
-HEAL_S = 60.0
-QUIET_S = 1.0
 READY_S = 20.0
 SETTINGS = {
     "flush_interval": 0.1,
@@ -51,10 +47,6 @@ SETTINGS = {
     "drain_timeout": 1.5,
 }
 """Small numbers scale the time of everything by ten or more."""
-PER_MINUTE = (
-    "SELECT banner_id, floor(extract(epoch FROM minute) / 60)::bigint, sum(clicks)::bigint"
-    " FROM banner_minute GROUP BY 1, 2"
-)
 _numbers = itertools.count(1)
 
 
@@ -101,11 +93,12 @@ class Worker:
         return self.process.wait(15)
 
 
-class Stage:
+class Stage(Checked):
     """All parts of one run. What a scenario needs beyond NATS and Postgres it starts itself."""
 
     def __init__(self, home: Path, seed: int, postgres: PostgresServer) -> None:
-        self.home, self.seed, self.postgres = home, seed, postgres
+        super().__init__(seed)
+        self.home, self.postgres = home, postgres
         self.chance = random.Random(seed)
         self.port = free_port()
         self.data_dir = home / "data"
@@ -116,10 +109,6 @@ class Stage:
         self.aggregators: list[Aggregator] = []
         self.workers: list[Worker] = []
         self.system: System | None = None
-        self.by_minute = True
-        self._loader: Loader | None = None
-        self.notes: list[str] = []
-        self.sums = Sums(0, 0, 0)
 
     def _directory(self, name: str) -> Path:
         path = self.home / name
@@ -193,68 +182,11 @@ class Stage:
         self._loader = Loader(self.port, self.seed, rate, connections).start()
         return self._loader
 
-    @property
-    def ledger(self) -> TimedLedger:
-        assert self._loader is not None
-        return self._loader.ledger
-
     def play(self, seconds: float) -> None:
         """Let the load go on for so long, at random between half and all of it."""
         time.sleep(self.chance.uniform(seconds / 2, seconds))
 
-    def clicks_come(self, timeout: float = 10.0) -> float:
-        """Wait until clicks are answered; the seconds that it took."""
-        assert self._loader is not None
-        before, began = self._loader.answered, time.monotonic()
-        eventually(lambda: self._loader and self._loader.answered > before + 10, timeout, "serving")
-        return time.monotonic() - began
-
     # --- the end --------------------------------------------------------------------------------
-
-    def counts(self) -> Counts:
-        """Clicks by (banner, minute), as Postgres has them now."""
-        try:
-            rows = query(self.dsn, PER_MINUTE)
-            return Counter({(b, int(m)): int(n) for b, m, n in rows})
-        except psycopg.OperationalError as error:
-            raise AssertionError(f"Postgres can't be asked: {error}") from error
-
-    def check(self, *, within: float = HEAL_S, missing: int = 0) -> Sums:
-        """Stop the load, wait until everything is in Postgres, and compare with the ledger.
-
-        `missing`: clicks that the fault has destroyed on purpose, and that must be reported.
-        """
-        assert self._loader is not None
-        ledger = self._loader.stop()
-        began = time.monotonic()
-        if not missing:
-            self._wait_healed(ledger, within)
-        healed = time.monotonic() - began
-        self._settle()
-        found = self.counts()
-        self.sums = ledger.sums(found)
-        self.notes.append(f"{self.sums}; healed in {healed:.1f} s")
-        print(f"seed {self.seed}: {self.notes[-1]}")
-        assert ledger.clicks > 50, "hardly anything was clicked"
-        if not missing:
-            wrong = ledger.wrong(found, by_minute=self.by_minute)
-            assert not wrong, "\n".join([str(self.sums), *wrong[:20]])
-            quarantined = query(self.dsn, "SELECT source, seq, reason, clicks FROM quarantine")
-            assert not quarantined, quarantined[:5]
-        totals = query(self.dsn, "SELECT coalesce(sum(total), 0) FROM source")
-        assert int(totals[0][0]) == found.total() + missing, "marks and rows disagree"
-        assert_rollups_equal_minutes(self.dsn)
-        return self.sums
-
-    def _wait_healed(self, ledger: TimedLedger, within: float) -> None:
-        try:
-            eventually(lambda: not self._wrong(ledger), within, "every answered click is there")
-        except AssertionError as error:
-            wrong = [str(ledger.sums(self.counts())), *self._wrong(ledger)[:20]]
-            raise AssertionError("\n".join([str(error), *wrong, str(self)])) from None
-
-    def _wrong(self, ledger: TimedLedger) -> list[str]:
-        return ledger.wrong(self.counts(), by_minute=self.by_minute)
 
     def wait_settled(self, within: float = HEAL_S) -> None:
         """Until the sources of dead workers are all adopted and committed."""
@@ -269,14 +201,6 @@ class Stage:
                 newest[path.parts[-3]] = max(newest.get(path.parts[-3], 0), frame.seq)
         dead = [p for p in self.sources() if (p / "counters").exists() and not _is_locked(p)]
         return not dead and all(marks.get(name, 0) >= seq for name, seq in newest.items())
-
-    def _settle(self) -> None:
-        """Until the counts have stood still for a moment: what is doubled comes late."""
-        last, since = self.counts(), time.monotonic()
-        while time.monotonic() - since < QUIET_S:
-            time.sleep(0.1)
-            if (now := self.counts()) != last:
-                last, since = now, time.monotonic()
 
     def wait_no_source_left(self, within: float = HEAL_S) -> None:
         """Until everything that dead workers left is delivered, and removed."""

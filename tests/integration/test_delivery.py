@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from clickmill import bus, wire
+from clickmill import wire
 from clickmill.connection import Connection
 from clickmill.retry import Backoff
+from clickmill.stream import StreamOptions, ensure_stream
 from ingest.durable import spool as spool_module
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
@@ -44,7 +45,9 @@ class Scene:
         self.connection = connection
         self.source = Source.create(root, 100, 1 << 20)
         self.outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
-        self.shipper = Shipper(self.source, self.outbox, Slot(root / "meters"), STREAM_BYTES)
+        self.shipper = Shipper(
+            self.source, self.outbox, Slot(root / "meters"), StreamOptions(STREAM_BYTES)
+        )
         self.tries = 0
         self.at_try: dict[int, Callable[[], object]] = {}
         for clicks in (1, 2):
@@ -98,7 +101,7 @@ class Scene:
 @contextlib.asynccontextmanager
 async def scene(nats: NatsServer, root: Path) -> AsyncIterator[Scene]:
     async with connection(nats.url) as it:
-        await bus.ensure_stream(it.jetstream(), STREAM_BYTES)
+        await ensure_stream(it.jetstream(), StreamOptions(STREAM_BYTES))
         yield Scene(root, it)
 
 
@@ -252,7 +255,7 @@ def test_frames_that_nobody_takes_are_told_of_until_they_are_taken(
 
     async def test(here: Scene) -> None:
         js = here.connection.jetstream()
-        full = bus.stream_config(1)
+        full = StreamOptions(1).config(1)
         await js.update_stream(full)
 
         async def told() -> bool:

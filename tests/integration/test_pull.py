@@ -13,6 +13,7 @@ from aggregator.writing import pull as pull_module
 from aggregator.writing.pull import Puller, _Shard
 from clickmill import wire
 from clickmill.connection import Connection
+from clickmill.stream import StreamOptions
 from tests.support.aggregators import aggregator
 from tests.support.connections import connection
 from tests.support.fix_nats import MAX_BYTES, NatsServer
@@ -26,7 +27,7 @@ class Pulled:
     """A puller of two shards, and what it has handed over."""
 
     def __init__(self, it: Connection) -> None:
-        self.puller = Puller(it, self._take, STREAM_BYTES)
+        self.puller = Puller(it, self._take, StreamOptions(STREAM_BYTES))
         self._connection = it
         self._got: list[tuple[int, bytes]] = []
 

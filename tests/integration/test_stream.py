@@ -9,7 +9,12 @@ import pytest
 from nats.js.errors import APIError
 
 from clickmill import bus, wire
+from clickmill.stream import StreamOptions, ensure_stream
+from ingest.shipping.drain import NOT_DRAINED
 from tests.support.fix_nats import MAX_BYTES, NatsServer
+from tests.support.fix_system import SystemFactory
+from tests.support.raw import Answer, ask
+from tests.support.wait import eventually
 
 
 def test_several_processes_create_the_stream_at_once(nats: NatsServer) -> None:
@@ -22,7 +27,9 @@ def test_several_processes_create_the_stream_at_once(nats: NatsServer) -> None:
                 stack.push_async_callback(bus.close, client)
             for _ in range(5):
                 streams = [client.jetstream() for client in clients]
-                await asyncio.gather(*(bus.ensure_stream(js, MAX_BYTES) for js in streams))
+                await asyncio.gather(
+                    *(ensure_stream(js, StreamOptions(MAX_BYTES)) for js in streams)
+                )
                 assert (await streams[0].stream_info(wire.STREAM)).config.max_bytes == MAX_BYTES
                 await streams[0].delete_stream(wire.STREAM)
 
@@ -33,7 +40,25 @@ def test_no_space_for_the_stream_is_an_error(nats: NatsServer) -> None:
     async def story() -> None:
         client = await bus.connect(nats.url, "test")
         with pytest.raises(APIError, match="insufficient storage"):
-            await bus.ensure_stream(client.jetstream(), 2 * MAX_BYTES)
+            await ensure_stream(client.jetstream(), StreamOptions(2 * MAX_BYTES))
         await bus.close(client)
 
     asyncio.run(story())
+
+
+def test_a_worker_says_that_its_server_cannot_store_three_replicas(
+    system: SystemFactory, nats: NatsServer
+) -> None:
+    one = system("ingest", ready=False, nats_url=nats.url, nats_replicas=3)
+    one.expected_code = NOT_DRAINED
+    eventually(lambda: "can't have 3 replicas" in one.output, 20, "the log says so")
+    assert one.click(1) == 1
+
+    def reported() -> Answer | None:
+        answer = ask(one.port, "GET", "/readyz")
+        return answer if b"can't have 3 replicas" in answer.body else None
+
+    answer = eventually(reported, 20, "readiness says so")
+    assert answer is not None
+    assert answer.status == 503
+    assert b"CLICKMILL_NATS_REPLICAS" in answer.body

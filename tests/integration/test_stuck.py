@@ -12,6 +12,7 @@ from nats.js import JetStreamContext, api
 
 from clickmill import bus, wire
 from clickmill.retry import Backoff
+from clickmill.stream import StreamOptions, ensure_stream
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot, cell
@@ -45,7 +46,7 @@ def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> N
     async def run(disk: Path) -> None:
         client = await bus.connect(server.url, "test")
         jetstream = client.jetstream(timeout=0.5)
-        await bus.ensure_stream(jetstream, STREAM_BYTES)
+        await ensure_stream(jetstream, StreamOptions(STREAM_BYTES))
         assert await is_taken(jetstream)
         filler = fill(disk)
         assert not await is_taken(jetstream)
@@ -73,7 +74,7 @@ def test_a_stream_that_takes_others_messages_is_left_alone(nats: NatsServer) -> 
     async def run() -> None:
         client = await bus.connect(nats.url, "test")
         jetstream = client.jetstream()
-        await bus.ensure_stream(jetstream, STREAM_BYTES)
+        await ensure_stream(jetstream, StreamOptions(STREAM_BYTES))
         stuck = StuckStream()
         for n in range(4):
             assert not await stuck.timed_out(jetstream, n * 2 * STUCK_AFTER_S)
@@ -99,7 +100,7 @@ def test_it_is_made_again_as_it_was(nats: NatsServer, others_are_first: bool) ->
     async def run() -> None:
         client = await bus.connect(nats.url, "test")
         jetstream = client.jetstream()
-        await jetstream.add_stream(bus.stream_config(STREAM_BYTES // 2).evolve(**OPERATORS))
+        await jetstream.add_stream(StreamOptions(STREAM_BYTES // 2).config(1).evolve(**OPERATORS))
         before = await jetstream.stream_info(wire.STREAM)
         if others_are_first:
             _race(jetstream)
@@ -126,7 +127,7 @@ def _race(jetstream: JetStreamContext) -> None:
 
     async def delete_and_make(name: str) -> bool:
         gone = await delete(name)
-        await jetstream.add_stream(bus.stream_config(STREAM_BYTES))
+        await jetstream.add_stream(StreamOptions(STREAM_BYTES).config(1))
         return gone
 
     jetstream.delete_stream = delete_and_make  # type: ignore[method-assign]
@@ -147,14 +148,14 @@ def test_a_stream_that_refuses_this_client_alone_is_left_alone(
     outbox = Outbox(keep_s=900, resend_after_s=900, mark=0)
     outbox.sealed(1, 0.0)
     slot = Slot(tmp_path / "meters")
-    shipper = Shipper(source, outbox, slot, STREAM_BYTES)
+    shipper = Shipper(source, outbox, slot, StreamOptions(STREAM_BYTES))
     tries = lambda: slot.meters.get(cell("clickmill_publish_failures"))  # noqa: E731
     refusing = Refusing(nats)
     everything = f"{wire.DELTAS_PREFIX}.>"
 
     async def run() -> None:
         other = await bus.connect(refusing.url, "other")
-        await bus.ensure_stream(other.jetstream(), STREAM_BYTES)
+        await ensure_stream(other.jetstream(), StreamOptions(STREAM_BYTES))
         await other.jetstream().publish(SUBJECT, DATA)
         before = await other.jetstream().stream_info(wire.STREAM)
         await asyncio.to_thread(refusing.forbid, everything)

@@ -25,8 +25,12 @@ _numbers = itertools.count(1)
 class PostgresServer(RealServer):
     """A Postgres server. `dsn` is its first database, by its administrator."""
 
-    def __init__(self, data_dir: Path, durable: bool = False) -> None:
-        server = embedded_postgres.prepare(data_dir, {} if durable else HASTY, free_port())
+    def __init__(
+        self, data_dir: Path, durable: bool = False, options: dict[str, str] | None = None,
+        port: int = 0,
+    ) -> None:  # fmt: skip
+        options = ({} if durable else HASTY) | (options or {})
+        server = embedded_postgres.prepare(data_dir, options, port or free_port())
         super().__init__(server, data_dir / "postgres.log", has_sessions)
 
     @property

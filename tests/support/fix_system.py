@@ -40,7 +40,7 @@ PROGRAM = (sys.executable, "-m", "stack.cli")
 class System:
     """One run of the command. `data_dir` may be handed to the next run.
 
-    `program` is the command's first words, where it is not the checkout's.
+    `program` is the command's first words, where it is not the checkout's; `arguments` follow it.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class System:
         logs: Path | None = None,
         program: Sequence[str] = PROGRAM,
         cwd: Path | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.command = command
         self.data_dir = data_dir
@@ -66,7 +67,7 @@ class System:
         self.env = inherited | {PREFIX + "DATA_DIR": str(data_dir)} | given
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*program, command],
+                [*program, command, *arguments],
                 env=self.env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -147,6 +148,12 @@ class System:
                 self.process.wait()
             self.wait_gone()
         return self.exit_code
+
+    def kill(self) -> None:
+        """Ends it as a power cut does; its children end with it."""
+        self.process.kill()
+        self.exit_code = self.process.wait()
+        self.wait_gone()
 
     def wait_gone(self) -> None:
         """Waits until no process of this system is left; two seconds at most."""

@@ -17,6 +17,8 @@ LONG: Final = (
     "tests/integration/test_locust_short.py",
     "tests/integration/test_observability.py",
     "tests/crash/test_crash.py",
+    "tests/cluster/test_cluster.py",
+    "tests/cluster/test_replicas.py",
     "tests/browser/test_live_page.py",
     "tests/browser/test_installed.py",
     "tests/integration/test_aggregators.py",
@@ -47,6 +49,7 @@ ONE_BY_ONE: Final = frozenset(
     {
         "tests/integration/test_locust_short.py",
         "tests/crash/test_crash.py",
+        "tests/cluster/test_cluster.py",
         "tests/integration/test_aggregators.py",
         "tests/integration/test_consumer.py",
         "tests/integration/test_system.py",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clickmill import wire
+from clickmill.stream import StreamOptions
 from ingest.durable.source import Source
 from ingest.metrics import Slot
 from ingest.shipping import adoption
@@ -23,7 +24,7 @@ from tests.support.wait import aeventually
 NOBODY = "nats://127.0.0.1:1"
 LIMITS = Limits(
     flush_interval=60, spool_max_bytes=1 << 20, spool_keep_seconds=900, resend_after_seconds=30,
-    nats_max_bytes=1 << 20, node_name="test",
+    stream=StreamOptions(1 << 20), node_name="test",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def left(tmp_path: Path) -> Source:
 @contextlib.asynccontextmanager
 async def adopting(root: Path) -> AsyncIterator[Shipper]:
     """The shipper of the one source there is, just adopted."""
-    link = NatsLink(NOBODY, "test", MaxPayload(root / "max_payload"), 1 << 20)
+    link = NatsLink(NOBODY, "test", MaxPayload(root / "max_payload"), LIMITS.stream)
     at_work = Adoption(root, link, LIMITS, Slot(root / "meters"))
     task = asyncio.create_task(at_work.run())
     try:

@@ -51,6 +51,7 @@ from bench.sections.aggregator.parts import (
     wait_for,
 )
 from clickmill import bus, messages, wire
+from clickmill.stream import StreamOptions, ensure_stream
 
 BACKLOG_SOURCES: Final = 500
 BACKLOG_FRAMES: Final = 60_000
@@ -73,7 +74,7 @@ Results = dict[str, Any]
 async def fill(nats_url: str, frames: int) -> float:
     """Put a backlog into the stream; the frames a second that NATS took."""
     client = await bus.connect(nats_url, "bench")
-    await bus.ensure_stream(client.jetstream(), STREAM_BYTES)
+    await ensure_stream(client.jetstream(), StreamOptions(STREAM_BYTES))
     publisher, maker = Publisher(client), Maker(BACKLOG_SOURCES)
     await publisher.start()
     began = time.monotonic()
