@@ -35,7 +35,8 @@ BATCH_SECONDS: Final = 300.0
 MANY_DAYS: Final = 36_500
 _TABLE: Final = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
 _FUNCTION: Final = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)", re.MULTILINE)
-_NOT_EMPTY_ALWAYS: Final = ("schema_version", "retention")
+_FILLED: Final = re.compile(r"^INSERT INTO (\w+)", re.MULTILINE)
+_FILLED_BY_AGGREGATORS: Final = ("schema_version", "retention")
 _PENDING: Final = "restore_pending"
 _SESSIONS: Final = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -105,8 +106,9 @@ def _prepare(session: Session, manifest: Manifest) -> bool:
 
 def _table_with_rows(session: Session) -> str:
     """The first of Clickmill's tables that has rows; empty if there is none."""
+    always_filled = {*_names(_FILLED), *_FILLED_BY_AGGREGATORS}
     for table in _names(_TABLE):
-        if table in _NOT_EMPTY_ALWAYS or not _exists(session, table):
+        if table in always_filled or not _exists(session, table):
             continue
         name = sql.Identifier(table)
         session.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
