@@ -1,7 +1,7 @@
-"""A frame that can't be read, and a sending that dies: on a real NATS, with a real spool.
+"""Frames that can't be read, and a shipper that fails: with a real NATS and a real spool.
 
-The refusals are the kernel's own: a process at its limit of open files gets EMFILE, and whoever
-reads /proc/self/mem where nothing is mapped gets the EIO of a broken disk.
+The errors come from the kernel: a process at its limit of open files gets EMFILE, and reading
+/proc/self/mem where nothing is mapped returns EIO, like a broken disk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Run = Callable[[Callable[["Scene"], Coroutine[Any, Any, None]]], None]
 
 
 class Scene:
-    """A source with two frames, of 1 and 2 clicks and a segment each, and who delivers it."""
+    """A source with two frames of 1 and 2 clicks, each in its own segment, and its shipper."""
 
     def __init__(self, root: Path, connection: Connection) -> None:
         self.connection = connection
@@ -70,12 +70,12 @@ class Scene:
         return sorted((self.source.directory / "spool").glob("*.frames"))
 
     def failed(self) -> None:
-        """A try has failed; what is to happen after so many happens."""
+        """A try has failed; runs the action for this number of tries."""
         self.tries += 1
         self.at_try.get(self.tries, int)()
 
     async def tried(self, times: int) -> None:
-        """Until so many tries more have failed."""
+        """Waits until this many more tries have failed."""
         wanted = self.tries + times
 
         async def so_often() -> bool:
@@ -84,7 +84,7 @@ class Scene:
         await aeventually(so_often, 10, f"{times} tries")
 
     async def sent(self, messages: int) -> list[tuple[int, str | None]]:
-        """(clicks, floor) of each frame in the stream, once there are so many."""
+        """(clicks, first available seq) of each frame in the stream, once it has this many."""
         js = self.connection.jetstream()
 
         async def there() -> bool:
@@ -107,7 +107,7 @@ async def scene(nats: NatsServer, root: Path) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 def delivering(nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`delivering(test)`: a test beside a running delivery, which must outlive it."""
+    """`delivering(test)`: runs a test while a shipper runs, which must survive it."""
     monkeypatch.setattr(spool_module, "SEGMENT_FRAMES", 1)
     monkeypatch.setattr(shipper_module, "Backoff", lambda: Backoff(0.002, 0.002))
     real = Shipper._cannot_read
@@ -141,7 +141,7 @@ async def at_work(here: Scene) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def no_file_can_be_opened() -> Iterator[None]:
-    """The limit of open files lies where the next would be."""
+    """No further file can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
@@ -154,7 +154,7 @@ def no_file_can_be_opened() -> Iterator[None]:
 
 @contextlib.contextmanager
 def broken_disk(segment: Path) -> Iterator[None]:
-    """Whoever reads this file gets EIO."""
+    """Reading this file returns EIO."""
     whole = segment.rename(segment.with_suffix(".whole"))
     segment.symlink_to(BROKEN_DISK)
     try:
@@ -164,7 +164,7 @@ def broken_disk(segment: Path) -> Iterator[None]:
         whole.rename(segment)
 
 
-def test_too_many_open_files_lose_no_frame_however_long(delivering: Run) -> None:
+def test_a_lack_of_descriptors_loses_no_frame(delivering: Run) -> None:
     async def test(here: Scene) -> None:
         with no_file_can_be_opened():
             async with at_work(here):
@@ -177,8 +177,8 @@ def test_too_many_open_files_lose_no_frame_however_long(delivering: Run) -> None
     delivering(test)
 
 
-def test_a_disk_that_refuses_for_a_while_loses_no_frame(delivering: Run) -> None:
-    """Each frame has all its tries: they are counted anew once one could be read."""
+def test_temporary_read_errors_lose_no_frame(delivering: Run) -> None:
+    """Each frame has the full number of tries: a successful read resets the count."""
 
     async def test(here: Scene) -> None:
         with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
@@ -192,7 +192,7 @@ def test_a_disk_that_refuses_for_a_while_loses_no_frame(delivering: Run) -> None
     delivering(test)
 
 
-def test_a_disk_that_refuses_for_long_has_lost_the_frame_and_the_next_says_so(
+def test_after_permanent_read_errors_the_next_frame_reports_the_lost_range(
     delivering: Run,
 ) -> None:
     async def test(here: Scene) -> None:
@@ -210,10 +210,10 @@ def test_a_disk_that_refuses_for_long_has_lost_the_frame_and_the_next_says_so(
 
 
 class UnforeseenError(Exception):
-    """What nobody has thought of."""
+    """An unexpected error."""
 
 
-def test_an_error_that_ends_the_sending_is_told(
+def test_an_unexpected_error_ends_the_shipper(
     delivering: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str) -> None:
@@ -231,10 +231,8 @@ def test_an_error_that_ends_the_sending_is_told(
     delivering(test)
 
 
-def test_a_worker_whose_sending_has_died_ends_to_be_replaced(
-    nats: NatsServer, tmp_path: Path
-) -> None:
-    """It would count on, be ready, and never send again."""
+def test_a_worker_whose_shipper_has_failed_exits(nats: NatsServer, tmp_path: Path) -> None:
+    """Otherwise it would count, be ready, and never send again."""
     worker = Worker(nats, tmp_path, {"CLICKMILL_FAILPOINTS": "ingest.publish=error"})
     try:
         worker.start()
@@ -247,10 +245,10 @@ def test_a_worker_whose_sending_has_died_ends_to_be_replaced(
         worker.tap.close()
 
 
-def test_frames_that_nobody_takes_are_told_of_until_they_are_taken(
+def test_readiness_reports_rejected_frames_until_they_are_accepted(
     delivering: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream is full: what the server says of that is what readiness tells."""
+    """The stream is full: readiness reports the error of the server."""
     monkeypatch.setattr(shipper_module, "TROUBLE_AFTER_S", 0.2)
 
     async def test(here: Scene) -> None:
@@ -258,20 +256,20 @@ def test_frames_that_nobody_takes_are_told_of_until_they_are_taken(
         full = StreamOptions(1).config(1)
         await js.update_stream(full)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return "maximum bytes exceeded" in here.shipper.trouble
 
         async def well() -> bool:
             return not here.shipper.trouble
 
         async with at_work(here):
-            await aeventually(told, 10)
+            await aeventually(reported, 10)
             await js.update_stream(full.evolve(max_bytes=STREAM_BYTES))
             assert await here.sent(2) == [(1, None), (2, None)]
             await aeventually(well, 5)
             await js.update_stream(full)
             here.seal(4)
-            await aeventually(told, 10)
+            await aeventually(reported, 10)
             here.outbox.committed(3, 0.0)
             await aeventually(well, 5, "nothing is due any more")
 

@@ -1,4 +1,4 @@
-"""A shard whose pull broke is pulled again, and readiness tells while it is not."""
+"""A failed pull is restarted, and readiness reports shards that can't be pulled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARD, OTHER = 3, 4
 
 
 class Pulled:
-    """A puller of two shards, and what it has handed over."""
+    """A puller of two shards, and the messages that it has delivered."""
 
     def __init__(self, it: Connection) -> None:
         self.puller = Puller(it, self._take, StreamOptions(STREAM_BYTES))
@@ -66,7 +66,7 @@ def raises(error: BaseException) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "error", [RuntimeError("<TCPTransport closed=True>"), asyncio.CancelledError()], ids=type
 )
-def test_a_pull_that_broke_begins_again(
+def test_a_failed_pull_is_restarted(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     error: BaseException,
 ) -> None:  # fmt: skip
@@ -95,7 +95,7 @@ def test_a_pull_that_broke_begins_again(
     assert f"the pull of shard {SHARD} broke; it begins again" in caplog.text
 
 
-def test_a_shard_that_is_given_up_begins_no_more(
+def test_a_revoked_shard_is_not_pulled_again(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_module, "RETRY_S", 0.1)
@@ -120,8 +120,8 @@ def test_a_shard_that_is_given_up_begins_no_more(
     uvloop.run(story())
 
 
-def test_readiness_tells_of_shards_in_trouble(nats: NatsServer, database: str) -> None:
-    """JetStream has no room for the stream, until it is given more."""
+def test_readiness_reports_shards_that_cannot_be_pulled(nats: NatsServer, database: str) -> None:
+    """JetStream has too little space for the stream, until its limit is raised."""
     roomy = f"max_file_store: {MAX_BYTES + (64 << 20)}"
     nats.stop()
     text = nats.config.read_text()

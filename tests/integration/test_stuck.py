@@ -1,4 +1,4 @@
-"""A stream whose disk was full: nats-server refuses it for good, until we make it anew."""
+"""A stream whose disk was full: nats-server rejects all messages until the stream is recreated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def is_taken(jetstream: JetStreamContext) -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk to fill up")
-def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> None:
+def test_a_stuck_stream_is_recreated_after_the_time_limit(tmp_path: Path) -> None:
     server = NatsServer(tmp_path)
 
     async def run(disk: Path) -> None:
@@ -59,7 +59,7 @@ def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> N
         assert not await stuck.timed_out(jetstream, 99.9 + STUCK_AFTER_S)
         assert await stuck.timed_out(jetstream, 100.0 + STUCK_AFTER_S)
         assert await is_taken(jetstream)
-        assert not await stuck.timed_out(jetstream, 200.0), "patience begins anew"
+        assert not await stuck.timed_out(jetstream, 200.0), "the time starts again"
         await bus.close(client)
 
     with small_disk(server.server.cwd / "store", "16m") as disk:
@@ -70,7 +70,7 @@ def test_it_is_made_anew_once_it_has_taken_nothing_for_long(tmp_path: Path) -> N
             server.stop()
 
 
-def test_a_stream_that_takes_others_messages_is_left_alone(nats: NatsServer) -> None:
+def test_a_stream_that_accepts_other_messages_is_not_recreated(nats: NatsServer) -> None:
     async def run() -> None:
         client = await bus.connect(nats.url, "test")
         jetstream = client.jetstream()
@@ -92,11 +92,13 @@ OPERATORS = {
     "compression": api.StoreCompression.S2,
     "metadata": {"owner": "an operator"},
 }
-"""What somebody chose for the stream that we would not."""
+"""A configuration that Clickmill would not create."""
 
 
 @pytest.mark.parametrize("others_are_first", [False, True])
-def test_it_is_made_again_as_it_was(nats: NatsServer, others_are_first: bool) -> None:
+def test_the_stream_is_recreated_with_its_configuration(
+    nats: NatsServer, others_are_first: bool
+) -> None:
     async def run() -> None:
         client = await bus.connect(nats.url, "test")
         jetstream = client.jetstream()
@@ -122,7 +124,7 @@ def _chosen(config: api.StreamConfig) -> api.StreamConfig:
 
 
 def _race(jetstream: JetStreamContext) -> None:
-    """As soon as the stream is deleted another process makes it, as one is made at a start."""
+    """As soon as the stream is deleted, another process creates it with its defaults."""
     delete = jetstream.delete_stream
 
     async def delete_and_make(name: str) -> bool:
@@ -133,10 +135,10 @@ def _race(jetstream: JetStreamContext) -> None:
     jetstream.delete_stream = delete_and_make  # type: ignore[method-assign]
 
 
-def test_a_stream_that_refuses_this_client_alone_is_left_alone(
+def test_a_stream_that_rejects_only_this_client_is_not_recreated(
     nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may not publish: neither the others' messages nor the stream are to suffer from that."""
+    """It may not publish: the stream and the messages of other clients must not change."""
     monkeypatch.setattr(shipper_module, "PUBLISH_TIMEOUT_S", 0.1)
     monkeypatch.setattr(shipper_module, "Backoff", lambda: Backoff(0.01, 0.01))
     monkeypatch.setattr(stuck_module, "STUCK_AFTER_S", 0.5)

@@ -44,7 +44,7 @@ KNOWN: Final = (
         "readiness.py",
         "if troubles := self._pulling.trouble:",
         "if troubles := dict[int, str]():",
-        "test_pull.py::test_readiness_tells_of_shards_in_trouble",
+        "test_pull.py::test_readiness_reports_shards_that_cannot_be_pulled",
     ),
     Known(
         "the answer to COMMIT is not looked at",

@@ -1,4 +1,4 @@
-"""What a worker does with the sources of dead ones, as far as it goes without NATS."""
+"""Adopting the sources of dead workers, without NATS."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def left(tmp_path: Path) -> Source:
 
 @contextlib.asynccontextmanager
 async def adopting(root: Path) -> AsyncIterator[Shipper]:
-    """The shipper of the one source there is, just adopted."""
+    """The shipper of the only source, just adopted."""
     link = NatsLink(NOBODY, "test", MaxPayload(root / "max_payload"), LIMITS.stream)
     at_work = Adoption(root, link, LIMITS, Slot(root / "meters"))
     task = asyncio.create_task(at_work.run())
@@ -71,10 +71,8 @@ def clicks(shipper: Shipper) -> list[int]:
     return [wire.decode(spool.read(seq)).clicks for seq in shipper.outbox.held]
 
 
-def test_all_of_it_is_held_and_goes_out_under_names_of_its_own(
-    tmp_path: Path, left: Source
-) -> None:
-    """The dead worker's `-r1` may be known to NATS, and what it named may be lost."""
+def test_adopted_frames_are_sent_with_unused_message_ids(tmp_path: Path, left: Source) -> None:
+    """NATS may know the dead worker's ID `-r1` although it has lost that message."""
 
     async def run() -> None:
         async with adopting(tmp_path) as shipper:
@@ -87,7 +85,7 @@ def test_all_of_it_is_held_and_goes_out_under_names_of_its_own(
     asyncio.run(run())
 
 
-def test_what_the_spool_has_goes_out_while_the_rest_waits_for_the_disk(
+def test_spooled_frames_are_sent_while_the_disk_is_full(
     tmp_path: Path, left: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = True

@@ -1,4 +1,4 @@
-"""Who takes how many shards: the same answer for all from the same list of locks."""
+"""How many shards each member gets: all members compute the same from the same locks."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ def test_shares_are_equal_and_add_up() -> None:
         assert max(shares) - min(shares) <= 1
 
 
-def test_who_is_no_member_gets_nothing() -> None:
+def test_a_process_that_is_not_a_member_gets_no_shard() -> None:
     assert share([1, 2], 3, SHARDS) == 0
     assert plan([(1, LOCK_MEMBERS), (1, 0)], 3).assign == []
 
 
-def test_the_only_member_takes_all() -> None:
+def test_the_only_member_gets_all_shards() -> None:
     todo = plan([(7, LOCK_MEMBERS)], 7)
     assert (sorted(todo.assign), todo.revoke) == (list(range(SHARDS)), 0)
 
 
-def test_a_newcomer_waits_until_the_other_gives_up_its_part() -> None:
+def test_a_new_member_waits_until_shards_are_revoked() -> None:
     locks = [(1, LOCK_MEMBERS), (2, LOCK_MEMBERS)] + [(1, n) for n in range(SHARDS)]
     assert plan(locks, 1) == ([], 8)
     assert plan(locks, 2) == ([], 0)
 
 
 @given(st.lists(st.sets(st.integers(1, 6), min_size=1), min_size=1, max_size=12), st.randoms())
-def test_whoever_comes_and_goes_the_shares_settle(
-    generations: list[set[int]], chance: Random
-) -> None:
+def test_shares_converge_when_members_change(generations: list[set[int]], chance: Random) -> None:
     held: dict[int, int] = {}
     for members in generations:
         held = {shard: pid for shard, pid in held.items() if pid in members}
@@ -60,7 +58,7 @@ def test_whoever_comes_and_goes_the_shares_settle(
         assert max(counts) - min(counts) <= 1
 
 
-def test_of_other_numbers_of_shards_only_those_that_there_are() -> None:
+def test_only_existing_shards_are_assigned() -> None:
     others = [(1, LOCK_MEMBERS), (2, LOCK_MEMBERS), (2, 4), (2, 5)]
     assert plan(others, 1, shards=4) == ([0, 1], 0)
     assert share([1], 1, shards=4) == 4

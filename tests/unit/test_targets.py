@@ -1,4 +1,4 @@
-"""Redirect targets as a worker keeps them: only what may stand in a Location header."""
+"""Redirect targets in a worker: only values that are valid in a Location header."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ UNSAFE = [
 
 @pytest.mark.parametrize("url", UNSAFE)
 @pytest.mark.parametrize("way", ["file", "whole register", "change"])
-def test_an_unsafe_target_is_no_target(tmp_path: Path, url: str, way: str) -> None:
-    """However it comes: rows of the register can be written past the aggregator."""
+def test_an_unsafe_target_is_ignored(tmp_path: Path, url: str, way: str) -> None:
+    """From every source: rows of the register can be written without the aggregator."""
     path = tmp_path / "targets.json"
     both = json.dumps({"7": url, "8": GOOD}).encode()
     if way == "file":
@@ -35,7 +35,7 @@ def test_an_unsafe_target_is_no_target(tmp_path: Path, url: str, way: str) -> No
     assert targets.redirects == {8: [("location", GOOD), ("cache-control", "no-store")]}
 
 
-def test_a_change_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_change_is_ignored(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "targets.json", [])
     targets.replace({7: GOOD})
     for data in (b"", b"{", b"[]", b'{"id": "x"}', b'{"target_url": "https://a"}', b"\xff"):
@@ -43,7 +43,7 @@ def test_a_change_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     assert targets.redirects == {7: [("location", GOOD)]}
 
 
-def test_what_was_learnt_is_there_after_a_start(tmp_path: Path) -> None:
+def test_targets_survive_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
 
     def saved(targets: Targets) -> dict[int, str]:
@@ -52,7 +52,7 @@ def test_what_was_learnt_is_there_after_a_start(tmp_path: Path) -> None:
 
     targets = Targets(path, [])
     targets.save()
-    assert not path.exists(), "nothing was learnt"
+    assert not path.exists(), "there is no target yet"
     targets.replace({7: GOOD})
     assert saved(targets) == {7: GOOD}
     targets.change(json.dumps({"id": 8, "target_url": GOOD}).encode())
@@ -65,10 +65,10 @@ def test_what_was_learnt_is_there_after_a_start(tmp_path: Path) -> None:
     path.unlink()
     for unchanged in (again, targets):
         unchanged.save()
-    assert list(tmp_path.iterdir()) == [], "nothing new was learnt"
+    assert list(tmp_path.iterdir()) == [], "no target has changed"
 
 
-def test_a_register_that_was_fetched_while_it_changed_is_known_to_be_old(tmp_path: Path) -> None:
+def test_each_change_increases_the_number_of_changes(tmp_path: Path) -> None:
     targets = Targets(tmp_path / "targets.json", [])
     seen = [targets.changes]
     for _ in range(3):
