@@ -16,7 +16,8 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry
 
-from aggregator.http import banner_routes, openapi, openapi_clicks, pages, routes
+from aggregator.corrections.ledger import Ledger
+from aggregator.http import banner_routes, correction_routes, openapi, openapi_clicks, pages, routes
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
     Middleware,
@@ -77,6 +78,11 @@ def make_register(deps: Deps) -> Register:
     return Register(Reader(deps.pool), deps.target_changed)
 
 
+def make_ledger(deps: Deps) -> Ledger:
+    """The corrections over these parts."""
+    return Ledger(Reader(deps.pool), deps.progress.complete_through, deps.max_banner_id)
+
+
 def pipeline_of(progress: Progress) -> Pipeline:
     """The pipeline's state as the live page shows it."""
     return Pipeline(
@@ -98,10 +104,11 @@ def build_app(deps: Deps) -> ASGIApp:
         metrics.listeners.set,
     )
     files = pages.read_files()
-    described = [*routes.HANDLERS, *banner_routes.HANDLERS]
+    described = [*routes.HANDLERS, *banner_routes.HANDLERS, *correction_routes.HANDLERS]
     parts = Parts(
         answers=make_answers(deps),
         register=make_register(deps),
+        ledger=make_ledger(deps),
         live=live,
         not_ready=deps.not_ready,
         registry=deps.registry,

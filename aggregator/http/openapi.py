@@ -37,6 +37,8 @@ from litestar.openapi.spec import (
     Tag,
 )
 
+from aggregator.corrections.request import MAX_BANNERS as MAX_CORRECTED
+from aggregator.corrections.request import MAX_TEXT_CHARS
 from aggregator.http import openapi_clicks
 from aggregator.reading.banners import MAX_LISTED, MAX_NAME_CHARS, MAX_TARGET_CHARS
 from aggregator.reading.buckets import MAX_POINTS, STEPS
@@ -50,6 +52,7 @@ CSV: Final = "text/csv"
 TAGS: Final = {
     "statistics": "clicks of one banner, of several, of all; the busiest; live",
     "register": "names and targets of banners",
+    "corrections": "what is added to statistics or taken from them, by whom and why",
     openapi_clicks.TAG: "counting, on the ingest port",
     "process": "whether it lives, is ready, and its metrics",
 }
@@ -95,6 +98,7 @@ FILL: Final = _query("fill", _text("zero"), "zero: empty buckets are in, with 0"
 FORMAT: Final = _query("format", _text(*FORMATS), "shape of the answer (default json)")
 LIMIT: Final = _query("limit", _whole(1, TOP_MAX, TOP_DEFAULT), "how many banners")
 AFTER: Final = _query("after", _whole(0, 2**31 - 1), "entries with IDs over this one")
+ONE_BANNER: Final = _query("bannerID", _whole(0), "only what corrects this banner")
 PAGE: Final = _query("limit", _whole(1, MAX_LISTED, MAX_LISTED), "how many entries")
 BANNERS: Final = Parameter(
     name="bannerID",
@@ -106,7 +110,9 @@ BANNER_ID: Final = Parameter(
     name="banner_id", param_in="path", schema=_whole(0), required=True, description="banner ID"
 )
 
-RANGE: Final = (TS_FROM, TS_TO, FORMAT)
+INCLUDE: Final = _query("include", _text("raw"), "raw: clicks as counted, and what corrects them")
+
+RANGE: Final = (TS_FROM, TS_TO, FORMAT, INCLUDE)
 SERIES: Final = (*RANGE, STEP, TZ, FILL)
 MANY: Final = (BANNERS, *SERIES)
 TOP: Final = (*RANGE, LIMIT)
@@ -115,6 +121,28 @@ STATS_BODY: Final = Schema(
     type=OpenAPIType.OBJECT,
     properties={parameter.name: parameter.schema for parameter in SERIES if parameter.schema},
     required=["tsFrom", "tsTo"],
+    additional_properties=False,
+)
+_PAST: Final = Schema(any_of=[Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)])
+_WORDS: Final = Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_TEXT_CHARS)
+CORRECTION_BODY: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "author": _WORDS,
+        "reason": _WORDS,
+        "bannerID": Schema(
+            any_of=[
+                _whole(0),
+                Schema(type=OpenAPIType.ARRAY, items=_whole(0), max_items=MAX_CORRECTED),
+            ]
+        ),
+        "tsFrom": _PAST,
+        "tsTo": _PAST,
+        "clicksPerMinute": Schema(type=OpenAPIType.INTEGER),
+        "void": Schema(type=OpenAPIType.BOOLEAN),
+        "takesBack": _whole(1),
+    },
+    required=["author", "reason"],
     additional_properties=False,
 )
 ENTRY_BODY: Final = Schema(

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 from prometheus_client import CollectorRegistry
 
+from aggregator.corrections.ledger import Ledger
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
 from aggregator.reading.live import Live
@@ -30,6 +31,7 @@ class Parts:
 
     answers: Answers
     register: Register
+    ledger: Ledger
     live: Live
     not_ready: Callable[[], str | None]
     """Why this aggregator is not ready, as a sentence; None while it is."""

@@ -28,6 +28,8 @@ from aggregator.reading.shapes import (
     named_in,
     next_second,
     range_of,
+    raw_in,
+    totals,
     whole_second,
 )
 from aggregator.reading.tables import PAGE_ROWS, Opened, Table, Tables
@@ -78,13 +80,15 @@ class Answers:
         shape.asked.check(kept)
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
         cover = kept.pieces(cover_of(shape.span, starts))
-        series = await self._reader.series([banner_id], starts, cover, shape.step)
+        series = await self._reader.series([banner_id], starts, cover, shape.step, shape.raw)
         clicks = series.get(banner_id, [])
+        net, fixed = totals(clicks)
         answer = formats.OneBanner(
             bannerID=banner_id,
             tsFrom=shape.span.since,
             tsTo=shape.span.until,
-            Counts=sum(v for _, v in clicks),
+            Counts=net,
+            **formats.parts(net, fixed, shape.raw),
             stats=shape.points(clicks, starts),
             completeThrough=complete,
             completeBut=but,
@@ -103,25 +107,20 @@ class Answers:
         shape.asked.check(kept, max(1, len(named or ())))
         if named is None:
             whole = cover_of(shape.span, total_start(shape.span))
-            named = await self._reader.clicked(kept.pieces(whole))
+            named = await self._reader.clicked(kept.pieces(whole), shape.raw)
             buckets.check_points(shape.span, shape.step, max(1, len(named)))
         starts = buckets.starts_of(shape.span, shape.step, shape.zone)
         cover = kept.pieces(cover_of(shape.span, starts))
-        series = await self._reader.series(named, starts, cover, shape.step)
-        banners = []
-        for banner_id in named:
-            clicks = series.get(banner_id, [])
-            banners.append(
-                formats.BannerSeries(
-                    bannerID=banner_id,
-                    Counts=sum(v for _, v in clicks),
-                    stats=shape.points(clicks, starts),
-                )
-            )
+        series = await self._reader.series(named, starts, cover, shape.step, shape.raw)
+        banners = [
+            shape.series(banner_id, series.get(banner_id, []), starts) for banner_id in named
+        ]
+        net, fixed = totals(value for values in series.values() for value in values)
         answer = formats.ManyBanners(
             tsFrom=shape.span.since,
             tsTo=shape.span.until,
-            Counts=sum(banner.Counts for banner in banners),
+            Counts=net,
+            **formats.parts(net, fixed, shape.raw),
             banners=banners,
             completeThrough=complete,
             completeBut=but,
@@ -136,7 +135,7 @@ class Answers:
         shape.asked.check_kept(kept)
         if shape.filled and named is None:
             whole = cover_of(shape.span, total_start(shape.span))
-            named = check_filled(await self._reader.clicked(kept.pieces(whole)))
+            named = check_filled(await self._reader.clicked(kept.pieces(whole), shape.raw))
         table = Table(self._reader, shape.cut, named, self._kept, most)
         headers = formats.headers_of(shape.form, name, complete)
         oldest = 0 if shape.filled else await self._reader.oldest()
@@ -168,17 +167,25 @@ class Answers:
         complete, but = self._complete(), self._complete_but()
         span = range_of(given, self._now(), complete)
         form = form_of(given)
+        raw = raw_in(given)
         limit = params.whole(given, "limit", "invalid_limit", 1, TOP_MAX, TOP_DEFAULT)
         kept = await self._kept(span)
         Question(span, None).check(kept)
         cover = kept.pieces(cover_of(span, total_start(span)))
-        everything, ranked = await self._reader.top(cover, limit)
+        (net, fixed), ranked = await self._reader.top(cover, limit, raw)
         answer = formats.TopList(
             tsFrom=span.since,
             tsTo=span.until,
-            Counts=everything,
+            Counts=net,
+            **formats.parts(net, fixed, raw),
             top=[
-                formats.Ranked(bannerID=t.banner_id, name=t.name, Counts=t.clicks) for t in ranked
+                formats.Ranked(
+                    bannerID=t.banner_id,
+                    name=t.name,
+                    Counts=t.clicks,
+                    **formats.parts(t.clicks, t.correction, raw),
+                )
+                for t in ranked
             ],
             completeThrough=complete,
             completeBut=but,

@@ -106,15 +106,19 @@ def parse_change(body: bytes) -> dict[str, str | None]:
 
 def check_name(name: str) -> str:
     """The name, if it may be stored. Problem: invalid_name."""
-    if not name.strip() or len(name) > MAX_NAME_CHARS:
+    return check_text("name", name, MAX_NAME_CHARS)
+
+
+def check_text(field: str, text: str, most: int) -> str:
+    """The text of a field, if it may be stored. Problem: invalid_ + the field."""
+    if not text.strip() or len(text) > most:
         raise bad(
-            "invalid_name",
-            f"the name has {len(name)} characters: it must have 1 to {MAX_NAME_CHARS}, "
-            "not only spaces",
+            f"invalid_{field}",
+            f"the {field} has {len(text)} characters: it must have 1 to {most}, not only spaces",
         )
-    if any(unicodedata.category(char) in _UNSEEN or char in _TURNING for char in name):
-        raise bad("invalid_name", "the name has control characters: leave them out")
-    return name
+    if any(unicodedata.category(char) in _UNSEEN or char in _TURNING for char in text):
+        raise bad(f"invalid_{field}", f"the {field} has control characters: leave them out")
+    return text
 
 
 def check_target(url: str) -> str:

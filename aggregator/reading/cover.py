@@ -29,6 +29,11 @@ class Cover(NamedTuple):
         """What is read from rollups."""
         return _joined([*self.days, *self.hours, *self.quarters])
 
+    @property
+    def everything(self) -> list[Piece]:
+        """All of it."""
+        return _joined([*self.rollups, *self.minutes])
+
 
 class Marks(NamedTuple):
     """How far the rollups reach, in Unix seconds; see rollup_mark in schema.sql."""

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, TypedDict
 
 import msgspec
 from msgspec import Meta
@@ -40,17 +40,27 @@ class CompleteBut(msgspec.Struct, frozen=True):
 But = CompleteBut | msgspec.UnsetType
 
 
+_RAW = "clicks as they were counted, with include=raw"
+_CORRECTION = "sum of the corrections, with include=raw"
+Raw = Annotated[int, Meta(ge=0, description=_RAW)] | msgspec.UnsetType
+Correction = Annotated[int, Meta(description=_CORRECTION)] | msgspec.UnsetType
+
+
 class Point(msgspec.Struct, frozen=True):
     """Clicks of one bucket: its start and its value."""
 
     ts: datetime
     v: Clicks
+    raw: Raw = msgspec.UNSET
+    correction: Correction = msgspec.UNSET
 
 
 class _Span(msgspec.Struct, frozen=True, kw_only=True):
     tsFrom: datetime  # noqa: N815
     tsTo: datetime  # noqa: N815
     Counts: Annotated[int, Meta(ge=0, description="sum of all clicks in the range")]
+    raw: Raw = msgspec.UNSET
+    correction: Correction = msgspec.UNSET
 
 
 class BannerSeries(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +68,8 @@ class BannerSeries(msgspec.Struct, frozen=True, kw_only=True):
 
     bannerID: Annotated[int, Meta(ge=0)]  # noqa: N815
     Counts: Clicks
+    raw: Raw = msgspec.UNSET
+    correction: Correction = msgspec.UNSET
     stats: list[Point]
 
 
@@ -68,6 +80,8 @@ class OneBanner(msgspec.Struct, frozen=True, kw_only=True):
     tsFrom: datetime  # noqa: N815
     tsTo: datetime  # noqa: N815
     Counts: Annotated[int, Meta(ge=0, description="sum of all clicks in the range")]
+    raw: Raw = msgspec.UNSET
+    correction: Correction = msgspec.UNSET
     stats: list[Point]
     completeThrough: Complete  # noqa: N815
     completeBut: But = msgspec.UNSET  # noqa: N815
@@ -87,6 +101,8 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     bannerID: Annotated[int, Meta(ge=0)]  # noqa: N815
     name: str | None
     Counts: Clicks
+    raw: Raw = msgspec.UNSET
+    correction: Correction = msgspec.UNSET
 
 
 class TopList(_Span, frozen=True, kw_only=True):
@@ -95,6 +111,13 @@ class TopList(_Span, frozen=True, kw_only=True):
     top: list[Ranked]
     completeThrough: Complete  # noqa: N815
     completeBut: But = msgspec.UNSET  # noqa: N815
+
+
+class Parts(TypedDict, total=False):
+    """What the clicks of an answer come to, with include=raw."""
+
+    raw: int
+    correction: int
 
 
 class Answer(NamedTuple):
@@ -108,15 +131,24 @@ class Answer(NamedTuple):
     """What follows the body, where the answer is a stream."""
 
 
-def points(series: Iterable[tuple[int, int]]) -> list[Point]:
-    """Points of (Unix seconds, clicks) pairs."""
-    return [Point(datetime.fromtimestamp(at, UTC), v) for at, v in series]
+def parts(clicks: int, correction: int, raw: bool) -> Parts:
+    """The fields `raw` and `correction`, if they are wanted."""
+    return {"raw": clicks - correction, "correction": correction} if raw else {}
 
 
-def fill_zero(series: Sequence[tuple[int, int]], starts: Iterable[int]) -> list[tuple[int, int]]:
+def points(series: Iterable[tuple[int, int, int]], raw: bool) -> list[Point]:
+    """Points of (Unix seconds, clicks, correction)."""
+    return [
+        Point(datetime.fromtimestamp(at, UTC), v, **parts(v, fixed, raw)) for at, v, fixed in series
+    ]
+
+
+def fill_zero(
+    series: Iterable[tuple[int, int, int]], starts: Iterable[int]
+) -> list[tuple[int, int, int]]:
     """The series with a value for each bucket, 0 where there was none."""
-    known = dict(series)
-    return [(start, known.get(start, 0)) for start in starts]
+    known = {value[0]: value for value in series}
+    return [known.get(start, (start, 0, 0)) for start in starts]
 
 
 def render(answer: OneBanner | ManyBanners) -> Answer:
@@ -128,12 +160,12 @@ def render_top(answer: TopList, form: str) -> Answer:
     """The top list in one of FORMATS."""
     if form == "json":
         return Answer(200, JSON, msgspec.json.encode(answer))
-    fields = ("bannerID", "name", "Counts")
-    rows = [(entry.bannerID, entry.name, entry.Counts) for entry in answer.top]
     headers = headers_of(form, "top", answer.completeThrough)
     if form == "ndjson":
-        lines = [dict(zip(fields, row, strict=True)) for row in rows]
-        return Answer(200, NDJSON, msgspec.json.Encoder().encode_lines(lines), headers)
+        return Answer(200, NDJSON, msgspec.json.Encoder().encode_lines(answer.top), headers)
+    raw = answer.raw is not msgspec.UNSET
+    fields = ("bannerID", "name", "Counts", *(("raw", "correction") if raw else ()))
+    rows = [[getattr(entry, field) for field in fields] for entry in answer.top]
     return Answer(200, CSV, _csv(fields, rows), headers)
 
 
@@ -150,28 +182,37 @@ def headers_of(form: str, name: str, complete: datetime | None) -> dict[str, str
 # --- tables of clicks, which may be of any size ---------------------------------------------------
 
 CONTENT_TYPES: Final = {"csv": CSV, "ndjson": NDJSON}
-MAX_LINE_BYTES: Final = 128
+MAX_LINE_BYTES: Final = 192
 
 
-def head(form: str) -> bytes:
+def head(form: str, raw: bool) -> bytes:
     """What comes before the lines."""
-    return b"ts,bannerID,v\r\n" if form == "csv" else b""
+    if form == "ndjson":
+        return b""
+    return b"ts,bannerID,v,raw,correction\r\n" if raw else b"ts,bannerID,v\r\n"
 
 
-def lines(form: str, rows: Sequence[tuple[int, int, int]]) -> bytes:
-    """Lines of (banner ID, Unix seconds, clicks)."""
+def lines(form: str, rows: Sequence[tuple[int, int, int, int]], raw: bool) -> bytes:
+    """Lines of (banner ID, Unix seconds, clicks, correction)."""
     texts = {at: iso(at) for at in {row[1] for row in rows}}
-    if form == "csv":
-        table = [f"{texts[at]},{banner},{v}\r\n" for banner, at, v in rows]
+    if form == "csv" and raw:
+        table = [f"{texts[at]},{b},{v},{v - fixed},{fixed}\r\n" for b, at, v, fixed in rows]
+    elif form == "csv":
+        table = [f"{texts[at]},{banner},{v}\r\n" for banner, at, v, _ in rows]
     else:
-        table = [f'{{"ts":"{texts[at]}","bannerID":{banner},"v":{v}}}\n' for banner, at, v in rows]
+        more = ',"raw":%d,"correction":%d' if raw else ""
+        table = [
+            f'{{"ts":"{texts[at]}","bannerID":{banner},"v":{v}'
+            f"{more and more % (v - fixed, fixed)}}}\n"
+            for banner, at, v, fixed in rows
+        ]
     return "".join(table).encode()
 
 
-def last_line(form: str, until: int, rows: int, clicks: int) -> bytes:
+def last_line(form: str, until: int, rows: int, clicks: int, raw: bool) -> bytes:
     """It says that the table is whole, how many lines it has, and the sum of their clicks."""
     if form == "csv":
-        return f"# complete until {iso(until)},{rows},{clicks}\r\n".encode()
+        return f"# complete until {iso(until)},{rows},{clicks}{',,' if raw else ''}\r\n".encode()
     last = {"complete": True, "tsTo": iso(until), "rows": rows, "Counts": clicks}
     return msgspec.json.encode(last) + b"\n"
 

@@ -21,16 +21,20 @@ MAX_BRANCHES: Final = 3
 
 Params = dict[str, object]
 
+CORRECTIONS: Final[LiteralString] = "correction_minute"
+
 # Makes the statement and its values, given the pieces of the tables in use.
 Ask = Callable[[Cover], tuple[LiteralString, Params]]
 
-# (table, its column of time, prefix of its parameters), as in a cover; the late clicks come last.
+# (table, its column of time, prefix of its parameters), as in a cover; then what all of the rollups
+# lack, and what all of the range is corrected by.
 _TABLES: Final[tuple[tuple[LiteralString, LiteralString, LiteralString], ...]] = (
     ("rollup_day", "day", "day"),
     ("rollup_hour", "hour", "hour"),
     ("rollup_quarter", "quarter", "quarter"),
     ("banner_minute", "minute", "minute"),
     ("rollup_late", "minute", "late"),
+    (CORRECTIONS, "minute", "correction"),
 )
 
 _BEGIN: Final = """
@@ -93,10 +97,15 @@ async def in_snapshot(
 
 
 def union(cover: Cover, params: Params, whose: Whose) -> LiteralString:
-    """SQL that gives (banner_id, t, clicks) of all pieces; adds its values to `params`."""
+    """SQL that gives (banner_id, t, clicks, correction) of all pieces; adds its values to `params`.
+
+    Clicks are net: their sum has the corrections in it, and `correction` says how many these are.
+    """
     params.update(whose.params)
     branches: list[LiteralString] = []
-    for (table, column, prefix), pieces in zip(_TABLES, [*cover, cover.rollups], strict=True):
+    for (table, column, prefix), pieces in zip(
+        _TABLES, [*cover, cover.rollups, cover.everything], strict=True
+    ):
         if pieces:
             branches += _branches(table, column, prefix, pieces, params, whose.sql)
     return " UNION ALL ".join(branches)
@@ -110,7 +119,10 @@ def _branches(
     params: Params,
     whose: LiteralString,
 ) -> list[LiteralString]:
-    select: LiteralString = f"SELECT banner_id, {column} AS t, clicks FROM {table}"
+    correction: LiteralString = "clicks" if table == CORRECTIONS else "0"
+    select: LiteralString = (
+        f"SELECT banner_id, {column} AS t, clicks, {correction} AS correction FROM {table}"
+    )
     if len(pieces) > MAX_BRANCHES:
         params[f"{prefix}_from"] = [moment(left) for left, _ in pieces]
         params[f"{prefix}_to"] = [moment(right) for _, right in pieces]

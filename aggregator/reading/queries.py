@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, LiteralString, NamedTuple
+from typing import Final, LiteralString, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -31,7 +31,8 @@ from aggregator.reading.pieces import (
     of_banners,
     union,
 )
-from clickmill.contract.problem import stats_unreadable
+from clickmill.contract.problem import change_unknown, stats_unreadable
+from clickmill.retry import first_line
 
 POOL_MIN: Final = 1
 POOL_MAX: Final = 6
@@ -42,7 +43,9 @@ STATEMENT_TIMEOUT_MS: Final = 5_000
 ANSWER_TIMEOUT_S: Final = 8.0
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
+T = TypeVar("T")
 Work = Callable[[AsyncConnection[TupleRow]], Awaitable[list[TupleRow]]]
+Change = Callable[[AsyncConnection[TupleRow]], Awaitable[T]]
 
 log = logging.getLogger("clickmill.queries")
 
@@ -53,6 +56,7 @@ class Total(NamedTuple):
     banner_id: int
     name: str | None
     clicks: int
+    correction: int
 
 
 class Recent(NamedTuple):
@@ -66,10 +70,21 @@ class Recent(NamedTuple):
     cut: bool = False
 
 
-# Banner ID → (bucket's start in Unix seconds, clicks), ascending, without empty buckets.
-Series = dict[int, list[tuple[int, int]]]
-Row = tuple[int, int, int]
-"""Banner ID, bucket's start in Unix seconds, clicks."""
+Both = tuple[int, int]
+"""Clicks, and how many of these are corrections."""
+
+# Banner ID → (bucket's start in Unix seconds, clicks, correction), ascending, no empty buckets.
+Series = dict[int, list[tuple[int, int, int]]]
+Row = tuple[int, int, int, int]
+"""Banner ID, bucket's start in Unix seconds, clicks, and how many of these are corrections."""
+
+_LATEST: Final = """(
+    SELECT banner_id, minute, clicks FROM banner_minute WHERE minute >= %(since)s UNION ALL
+    SELECT banner_id, minute, clicks FROM correction_minute WHERE minute >= %(since)s) AS latest"""
+
+# Without buckets and banners that are empty, or that corrections have emptied: with `raw`, only if
+# nothing was there to correct.
+_NOT_EMPTY: Final = "HAVING sum(clicks) <> 0 OR %(raw)s AND bool_or(correction <> 0)"
 
 
 def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
@@ -138,21 +153,26 @@ class Reader:
                 return await work(connection)
 
     async def series(
-        self, banners: Sequence[int], starts: Sequence[int], cover: Cover, step: str
+        self, banners: Sequence[int], starts: Sequence[int], cover: Cover, step: str, raw: bool
     ) -> Series:
         """Clicks by banner and bucket. `starts` and `cover` come from `buckets`."""
         if not banners:
             return {}
         series: Series = {}
-        for banner_id, at, clicks in await self.rows(of_banners(banners), starts, cover, step):
-            series.setdefault(banner_id, []).append((at, clicks))
+        rows = await self.rows(of_banners(banners), starts, cover, step, raw)
+        for banner_id, *value in rows:
+            series.setdefault(banner_id, []).append((value[0], value[1], value[2]))
         return series
 
     async def rows(
-        self, whose: Whose, starts: Sequence[int], cover: Cover, step: str, most: int | None = None
-    ) -> list[Row]:
-        """Clicks by banner and bucket in this order, at most `most`, without empty buckets."""
-        given: Params = {"most": most}
+        self, whose: Whose, starts: Sequence[int], cover: Cover, step: str, raw: bool,
+        most: int | None = None,
+    ) -> list[Row]:  # fmt: skip
+        """Clicks by banner and bucket in this order, at most `most`, without empty buckets.
+
+        `raw`: those that corrections have emptied are in it.
+        """
+        given: Params = {"most": most, "raw": raw}
         size = size_of(starts, step)
         if size is not None:
             bucket: LiteralString = "date_bin(%(size)s, t, 'epoch')"
@@ -166,20 +186,21 @@ class Reader:
             rows_of = union(pieces, params, whose)
             return (
                 f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at,"
-                f" sum(clicks)::bigint FROM ({rows_of}) AS piece"
-                " GROUP BY 1, 2 ORDER BY 1, 2 LIMIT %(most)s"
+                f" sum(clicks)::bigint, sum(correction)::bigint FROM ({rows_of}) AS piece"
+                f" GROUP BY 1, 2 {_NOT_EMPTY} ORDER BY 1, 2 LIMIT %(most)s"
             ), params
 
-        return [(row[0], row[1], row[2]) for row in await self.fetch_over(cover, ask)]
+        return [(row[0], row[1], row[2], row[3]) for row in await self.fetch_over(cover, ask)]
 
-    async def clicked(self, cover: Cover) -> list[int]:
+    async def clicked(self, cover: Cover, raw: bool) -> list[int]:
         """IDs of the banners that have clicks in the pieces, ascending; at most MAX_POINTS + 1."""
 
         def ask(pieces: Cover) -> tuple[LiteralString, Params]:
-            params: Params = {"limit": MAX_POINTS + 1}
+            params: Params = {"limit": MAX_POINTS + 1, "raw": raw}
             rows_of = union(pieces, params, EVERYBODY)
             return (
-                f"SELECT DISTINCT banner_id FROM ({rows_of}) AS piece ORDER BY 1 LIMIT %(limit)s"
+                f"SELECT banner_id FROM ({rows_of}) AS piece"
+                f" GROUP BY 1 {_NOT_EMPTY} ORDER BY 1 LIMIT %(limit)s"
             ), params
 
         return [row[0] for row in await self.fetch_over(cover, ask)]
@@ -190,10 +211,25 @@ class Reader:
         sql: LiteralString = (
             "SELECT extract(epoch FROM least((SELECT min(day) FROM rollup_day),"
             " (SELECT date_trunc('day', min(minute), 'UTC') FROM rollup_late),"
+            " (SELECT date_trunc('day', min(minute), 'UTC') FROM correction_minute),"
             " (SELECT day FROM rollup_mark)))::bigint"
         )
         rows = await self.fetch(sql, {})
         return rows[0][0] or 0
+
+    async def change(self, work: Change[T]) -> T:
+        """What `work` gives, in one transaction. It is not tried again: whether a COMMIT was done
+        is not known where its answer is lost. Raises Problem."""
+        try:
+            async with (
+                asyncio.timeout(ANSWER_TIMEOUT_S),
+                self._pool.connection() as connection,
+                connection.transaction(),
+            ):
+                return await work(connection)
+        except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+            log.warning("a change was not stored: %s", first_line(error))
+            raise change_unknown() from error
 
     async def kept(self) -> Kept:
         """What retention has left."""
@@ -210,8 +246,7 @@ class Reader:
         """All minutes from `since` on; at most `most` rows by banner, the newest and busiest."""
         sql = (
             "WITH recent AS MATERIALIZED (SELECT banner_id, date_trunc('minute', minute) AS minute,"
-            " sum(clicks)::bigint AS clicks FROM banner_minute WHERE minute >= %(since)s"
-            " GROUP BY 1, 2)"
+            f" sum(clicks)::bigint AS clicks FROM {_LATEST} GROUP BY 1, 2)"
             " SELECT -1, extract(epoch FROM minute)::bigint, sum(clicks)::bigint"
             " FROM recent GROUP BY minute UNION ALL"
             " (SELECT banner_id, extract(epoch FROM minute)::bigint, clicks FROM recent"
@@ -231,24 +266,27 @@ class Reader:
         """Clicks of all banners by minute (Unix seconds), from `since` on."""
         sql = (
             "SELECT extract(epoch FROM date_trunc('minute', minute))::bigint, sum(clicks)::bigint"
-            " FROM banner_minute WHERE minute >= %(since)s GROUP BY 1 ORDER BY 1"
+            f" FROM {_LATEST} GROUP BY 1 ORDER BY 1"
         )
         return dict(await self.fetch(sql, {"since": moment(since)}))
 
-    async def top(self, cover: Cover, limit: int) -> tuple[int, list[Total]]:
-        """(clicks of all banners, the `limit` banners with most clicks, equal ones by ID)."""
+    async def top(self, cover: Cover, limit: int, raw: bool) -> tuple[Both, list[Total]]:
+        """(all banners together, the `limit` banners with most clicks, equal ones by ID)."""
 
         def ask(pieces: Cover) -> tuple[LiteralString, Params]:
-            params: Params = {"limit": limit}
+            params: Params = {"limit": limit, "raw": raw}
             rows_of = union(pieces, params, EVERYBODY)
             return (
-                "SELECT ranked.banner_id, banner.name, clicks, everything FROM ("
-                "SELECT banner_id, sum(clicks)::bigint AS clicks,"
-                " (sum(sum(clicks)) OVER ())::bigint AS everything"
-                f" FROM ({rows_of}) AS piece GROUP BY banner_id"
+                "SELECT ranked.banner_id, banner.name, clicks, correction, everything, corrected"
+                " FROM (SELECT banner_id, sum(clicks)::bigint AS clicks,"
+                " sum(correction)::bigint AS correction,"
+                " (sum(sum(clicks)) OVER ())::bigint AS everything,"
+                " (sum(sum(correction)) OVER ())::bigint AS corrected"
+                f" FROM ({rows_of}) AS piece GROUP BY banner_id {_NOT_EMPTY}"
                 " ORDER BY clicks DESC, banner_id LIMIT %(limit)s) AS ranked"
                 " LEFT JOIN banner ON banner.id = ranked.banner_id ORDER BY clicks DESC, banner_id"
             ), params
 
         rows = await self.fetch_over(cover, ask)
-        return (rows[0][3] if rows else 0), [Total(*row[:3]) for row in rows]
+        everything = (rows[0][4], rows[0][5]) if rows else (0, 0)
+        return everything, [Total(*row[:4]) for row in rows]

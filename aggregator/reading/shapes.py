@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -20,7 +21,7 @@ TOP_DEFAULT: Final = 20
 TOP_MAX: Final = 1_000
 MAX_BANNERS_ASKED: Final = 1_000
 
-RANGE_PARAMS: Final = frozenset({"tsFrom", "tsTo", "format"})
+RANGE_PARAMS: Final = frozenset({"tsFrom", "tsTo", "format", "include"})
 SERIES_PARAMS: Final = RANGE_PARAMS | {"step", "tz", "fill"}
 MANY_PARAMS: Final = SERIES_PARAMS | {"bannerID"}
 TOP_PARAMS: Final = RANGE_PARAMS | {"limit"}
@@ -46,15 +47,39 @@ class Shape:
         self.asked = Question(self.span, self.step, self.zone)
         self.filled = params.choice(given, "fill", "invalid_fill", ("zero",)) is not None
         self.form = form_of(given)
+        self.raw = raw_in(given)
 
-    def points(self, series: list[tuple[int, int]], starts: list[int]) -> list[formats.Point]:
+    def points(self, series: list[tuple[int, int, int]], starts: list[int]) -> list[formats.Point]:
         """The points of a series, with the empty buckets if they are wanted."""
-        return formats.points(formats.fill_zero(series, starts) if self.filled else series)
+        return formats.points(
+            formats.fill_zero(series, starts) if self.filled else series, self.raw
+        )
+
+    def series(
+        self, banner_id: int, values: list[tuple[int, int, int]], starts: list[int]
+    ) -> formats.BannerSeries:
+        """One banner of several."""
+        net, fixed = totals(values)
+        return formats.BannerSeries(
+            bannerID=banner_id,
+            Counts=net,
+            **formats.parts(net, fixed, self.raw),
+            stats=self.points(values, starts),
+        )
 
     @property
     def cut(self) -> Cut:
         """The same for a table."""
-        return Cut(self.asked, self.filled, self.form)
+        return Cut(self.asked, self.filled, self.form, self.raw)
+
+
+def totals(values: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
+    """Clicks, and how many of these are corrections, of all buckets together."""
+    net = fixed = 0
+    for _, clicks, correction in values:
+        net += clicks
+        fixed += correction
+    return net, fixed
 
 
 def range_of(
@@ -75,6 +100,11 @@ def range_of(
 def form_of(given: Params) -> str:
     """One of formats.FORMATS."""
     return params.choice(given, "format", "invalid_format", formats.FORMATS) or "json"
+
+
+def raw_in(given: Params) -> bool:
+    """Whether clicks are wanted as they were counted, and what corrects them."""
+    return params.choice(given, "include", "invalid_include", ("raw",)) is not None
 
 
 def named_in(given: Params, max_banner_id: int) -> list[int] | None:

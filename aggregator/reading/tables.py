@@ -65,11 +65,13 @@ class Page(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a table is cut: range, step, zone; empty buckets in it or not; lines of which kind."""
+    """How a table is cut: range, step, zone; empty buckets in it or not; lines of which kind, with
+    raw clicks and corrections or not."""
 
     asked: Question
     filled: bool
     form: str
+    raw: bool = False
 
 
 class Table:
@@ -102,6 +104,11 @@ class Table:
             first, stop = max(first, since), min(stop, until)
         return Cursor(span.end, stop, min(first, stop), units=self._first_units())
 
+    @property
+    def head(self) -> bytes:
+        """What comes before the lines."""
+        return formats.head(self._cut.form, self._cut.raw)
+
     def _first_units(self) -> int:
         if self._banners is None:
             return 1
@@ -117,7 +124,8 @@ class Table:
         kept = await self._kept(span)
         Question(span, self._step, self._cut.asked.zone).check_kept(kept)
         cover = kept.pieces(cover_of(span, starts))
-        rows = await self._reader.rows(whose, starts, cover, self._step, self._most + 1)
+        raw, most = self._cut.raw, self._most + 1
+        rows = await self._reader.rows(whose, starts, cover, self._step, raw, most)
         width = at.width
         if len(rows) > self._most:  # the last banner may have more rows: the next page has it
             after = rows[-1][0]
@@ -128,7 +136,7 @@ class Table:
         if self._cut.filled:
             rows = self._fill(rows, starts, at.banner, after)
         following = self._next(at, end, after, width, rows)
-        text = formats.lines(self._cut.form, rows)
+        text = formats.lines(self._cut.form, rows, raw)
         if following.at >= following.stop:
             return Page(text + self._last(following), None)
         return Page(text, following)
@@ -172,12 +180,12 @@ class Table:
     def _fill(self, rows: list[Row], starts: Sequence[int], first: int, after: int) -> list[Row]:
         """The rows with those of empty buckets, for the banners from `first` to `after`."""
         banners = self._banners or []
-        known = {(banner, at): clicks for banner, at, clicks in rows}
+        known = {(row[0], row[1]): row for row in rows}
         chosen = banners[bisect_left(banners, first) : bisect_left(banners, after)]
-        return [(b, at, known.get((b, at), 0)) for b in chosen for at in starts]
+        return [known.get((b, at), (b, at, 0, 0)) for b in chosen for at in starts]
 
     def _last(self, at: Cursor) -> bytes:
-        return formats.last_line(self._cut.form, at.until, at.rows, at.clicks)
+        return formats.last_line(self._cut.form, at.until, at.rows, at.clicks, self._cut.raw)
 
 
 class Opened(NamedTuple):
@@ -204,7 +212,7 @@ class Tables:
             raise too_many("too_many_tables", sentence)
         page = await self._page(table, begin)
         rest = self._rest(table, page.next) if page.next is not None else None
-        return _answer(form, formats.head(form) + page.text, headers, rest)
+        return _answer(form, table.head + page.text, headers, rest)
 
     async def _rest(self, table: Table, at: Cursor | None) -> AsyncIterator[bytes]:
         """The pages from there on. Raises Problem: what is sent by then has no last line."""
@@ -228,7 +236,7 @@ class Tables:
         if request.more:
             at = msgspec.json.decode(request.more, type=Cursor)
         page = await self._page(table, at)
-        text = page.text if request.more else formats.head(form) + page.text
+        text = page.text if request.more else table.head + page.text
         while not request.pages and page.next is not None:
             page = await self._page(table, page.next)
             text += page.text

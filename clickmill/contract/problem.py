@@ -147,6 +147,12 @@ def stats_unreadable() -> Problem:
     return unavailable("stats_unavailable", sentence)
 
 
+def change_unknown() -> Problem:
+    """The 503 of a change that Postgres may not have stored."""
+    sentence = "the change may not have been stored: look whether it is there before you try again"
+    return unavailable("stats_unavailable", sentence)
+
+
 def completeness_unknown() -> Problem:
     """The 503 of tsTo=complete while completeThrough is not known."""
     sentence = "how far statistics are complete is not known just now: ask again in a few seconds"
