@@ -62,12 +62,9 @@ class Service:
             settings.postgres_dsn, settings.retention_days, self._metrics.retries.inc
         )
         self._consumer = Consumer(
-            self._connection,
-            self._store,
-            self._progress,
-            self._metrics,
-            StreamOptions.of(settings),
-        )
+            self._connection, self._store, self._progress, self._metrics,
+            StreamOptions.of(settings), settings.commit_interval_max,
+        )  # fmt: skip
         self._readiness = Readiness(self._connection, self._consumer)
         self._reports = SourceReports(
             self._connection, self._progress, self._consumer, self._metrics.returned.inc

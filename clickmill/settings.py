@@ -109,6 +109,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "*, none, or one origin such as https://example.org",
         ),
     ] = "*"
+    commit_interval_max: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60,
+            description="most seconds between two commits, where very many banners are clicked",
+        ),
+    ] = 10.0
     nats_max_bytes: Annotated[
         int, size_meta(MIB, 1024 * GIB, "maximum size of the stream on the NATS server's disk")
     ] = GIB

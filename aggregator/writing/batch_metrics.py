@@ -21,6 +21,7 @@ def record(metrics: Metrics, batch: Sequence[Delivery], applied: Applied) -> Non
     metrics.gaps.inc(verdicts[Verdict.GAP])
     metrics.clicks.inc(applied.clicks)
     metrics.pairs.inc(applied.pairs)
+    metrics.rows.inc(applied.rows)
     metrics.clamped.inc(applied.clamped)
     for seconds in applied.seconds:
         metrics.commit.observe(seconds)

@@ -1,13 +1,14 @@
 """Pull → decode → batch → commit → acknowledge, in that order and no other.
 
-The consumer owns what was delivered and not yet committed. It gathers a batch, hands it to the
-store, which returns only after the commit, and only then acknowledges each message and
-broadcasts the marks. A frame whose turn has not come is retained (see `reorder`).
+The consumer owns what was delivered and not yet committed. It gathers a batch, for as long as
+`pace` says, hands it to the store, which returns only after the commit, and only then acknowledges
+each message and broadcasts the marks. A frame whose turn has not come is retained (see `reorder`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -21,10 +22,12 @@ from nats.aio.msg import Msg
 from aggregator.writing.batch_metrics import record
 from aggregator.writing.completeness import Progress
 from aggregator.writing.fold import MAX_BATCH_FRAMES, Arrival, Verdict, source_of
+from aggregator.writing.inbox import Inbox
 from aggregator.writing.message import Delivery, read
 from aggregator.writing.metrics import Metrics
 from aggregator.writing.newer import NewerSources
-from aggregator.writing.pull import PULL_BYTES, PULL_MESSAGES, Puller
+from aggregator.writing.pace import LINGER_S, Pace
+from aggregator.writing.pull import Puller
 from aggregator.writing.reorder import ReorderBuffer
 from aggregator.writing.store import Applied, Store
 from clickmill import bus, messages, wire
@@ -32,30 +35,15 @@ from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 from clickmill.stream import StreamOptions
 
-# How long a batch waits for more frames after its first. Workers flush once a second: a few
-# hundredths are not noticed, and save a commit for each worker.
-LINGER_S: Final = 0.03
-BACKLOG_FRAMES: Final = 500
 # Frames below a sender's first available seq count as lost after this long; by then JetStream has
 # delivered again, several times, whatever it still had.
 LOST_AFTER_S: Final = 3 * bus.ACK_WAIT_S
-# About 170,000 pairs: should they all be of different banners, still a few seconds of upserts.
-MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
+# JetStream delivers again what is neither acknowledged nor in progress for ACK_WAIT_S.
+IN_PROGRESS: Final = b"+WPI"
+IN_PROGRESS_EVERY_S: Final = bus.ACK_WAIT_S / 3
 SEND_ERRORS: Final = (nats.errors.Error, OSError)
 
 log = logging.getLogger("clickmill.consumer")
-
-
-class _Load:
-    """Frames of one shard that are not in a batch yet."""
-
-    def __init__(self) -> None:
-        self.frames = self.bytes = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether no more may be asked for."""
-        return self.frames >= PULL_MESSAGES or self.bytes >= PULL_BYTES
 
 
 class Consumer:
@@ -63,13 +51,16 @@ class Consumer:
 
     def __init__(
         self, connection: Connection, store: Store, progress: Progress, metrics: Metrics,
-        stream: StreamOptions,
+        stream: StreamOptions, longest_s: float,
     ) -> None:  # fmt: skip
+        """`longest_s`: the most seconds from the beginning of a commit to that of the next."""
         self._connection, self._store = connection, store
         self._progress, self._metrics = progress, metrics
         self._puller = Puller(connection, self._receive, stream)
-        self._waiting: deque[Delivery] = deque()
-        self._load = [_Load() for _ in range(wire.SHARDS)]
+        self._pace = Pace(longest_s)
+        self._waiting = Inbox()
+        self._held_back: set[int] = set()
+        self._writing: list[Delivery] = []
         self._reordered = ReorderBuffer()
         self.shards: set[int] = set()
         """The shards that are pulled here."""
@@ -77,6 +68,8 @@ class Consumer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._arrived = asyncio.Event()
+        self._urgent = asyncio.Event()
+        """What is here is to be committed without waiting for more."""
         self._closing: deque[messages.SourceStatus] = deque(maxlen=MAX_BATCH_FRAMES)
 
     async def start(self) -> None:
@@ -94,11 +87,13 @@ class Consumer:
         await self._puller.revoke(shard)
         self._reordered.revoke(shard)
         self.shards.discard(shard)
+        self._urgent.set()
         self._metrics.sources_waiting.set(self._reordered.sources)
 
     async def stop(self) -> None:
         """Stop pulling, and return once all that is here is committed and acknowledged."""
         await self._puller.revoke_all()
+        self._urgent.set()
         await self._idle.wait()
 
     @property
@@ -125,22 +120,54 @@ class Consumer:
         """Have a source marked closed, in its turn between two batches."""
         self._closing.append(status)
         self._arrived.set()
+        self._urgent.set()
 
     async def run(self) -> None:
         """Batch after batch, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_in_progress())
+            tasks.create_task(self._write())
+
+    async def _write(self) -> None:
         while True:
             await self._arrived.wait()
-            await asyncio.sleep(LINGER_S)
+            await self._linger()
             self._arrived.clear()
             while self._waiting:
                 await self._one_batch()
-                if len(self._waiting) < BACKLOG_FRAMES:
-                    break  # a trickle: let it gather again
+                if not self._waiting.full and self._pace.wait(time.monotonic()) > 0:
+                    break
             if self._waiting:
                 self._arrived.set()
             else:
                 self._idle.set()
             await self._close_sources()
+
+    async def _linger(self) -> None:
+        """Let frames gather until the next commit is due, or enough are here."""
+        await asyncio.sleep(LINGER_S)
+        left = self._pace.wait(time.monotonic())
+        if left > 0 and not self._waiting.full:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._urgent.wait()
+        self._urgent.clear()
+
+    async def _keep_in_progress(self) -> None:
+        """Tell JetStream that what has been here for a while is being worked on.
+
+        Not what came by a shard that was revoked: its next aggregator is to have it.
+        """
+        while True:
+            await asyncio.sleep(IN_PROGRESS_EVERY_S)
+            before = time.monotonic() - IN_PROGRESS_EVERY_S
+            held = [d for d in (*self._writing, *self._waiting) if d.received < before]
+            try:
+                for delivery in held:
+                    if delivery.shard in self.shards:
+                        await self._connection.publish(delivery.reply, IN_PROGRESS)
+            except SEND_ERRORS as error:
+                log.debug("reporting progress: %s", error)
 
     # --- in -------------------------------------------------------------------------------------
 
@@ -150,29 +177,25 @@ class Consumer:
         except wire.NewerFrameError as error:
             self._newer.saw(message.subject, error)
             return
-        self._waiting.append(delivery)
-        load = self._load[shard]
-        load.frames += 1
-        load.bytes += len(message.data)
-        if load.full:
-            self._puller.hold_back(shard, full=True)
+        self._waiting.put(delivery)
+        self._hold_back()
+        frame = delivery.arrival.frame
+        if self._waiting.full or (frame is not None and frame.closed):
+            self._urgent.set()  # a worker that has closed its source waits for the commit
         self._idle.clear()
         self._arrived.set()
 
+    def _hold_back(self) -> None:
+        """Ask for no more of the shards of which enough waits."""
+        full = self._waiting.full_shards()
+        for shard in full ^ self._held_back:
+            self._puller.hold_back(shard, full=shard in full)
+        self._held_back = set(full)
+
     def _gather(self) -> list[Delivery]:
         """The next batch: what came in, and what is retained of the same sources."""
-        batch: list[Delivery] = []
-        size = 0
-        while self._waiting and len(batch) < MAX_BATCH_FRAMES // 2 and size < MAX_BATCH_BYTES:
-            delivery = self._waiting.popleft()
-            load = self._load[delivery.shard]
-            load.frames -= 1
-            load.bytes -= len(delivery.arrival.raw)
-            size += len(delivery.arrival.raw)
-            batch.append(delivery)
-        for shard, load in enumerate(self._load):
-            if not load.full:
-                self._puller.hold_back(shard, full=False)
+        batch = self._waiting.take()
+        self._hold_back()
         retained = self._reordered.pop({delivery.arrival.source for delivery in batch})
         room = MAX_BATCH_FRAMES - len(batch)
         for delivery in retained[room:]:
@@ -194,8 +217,11 @@ class Consumer:
     # --- out ------------------------------------------------------------------------------------
 
     async def _one_batch(self) -> None:
-        batch = self._gather()
+        began = time.monotonic()
+        batch = self._writing = self._gather()
         applied = await self._store.apply(self._arrivals(batch))
+        self._pace.committed(began, time.monotonic(), applied.rows)
+        self._metrics.interval.set(self._pace.interval)
         self._progress.committed(applied.marks)
         record(self._metrics, batch, applied)
         late = [d for d, v in zip(batch, applied.verdicts, strict=True) if v is Verdict.GAP]
@@ -204,6 +230,7 @@ class Consumer:
         self._reordered.gap_closed(delivery.arrival.source for delivery in done)
         failpoint("aggregator.acknowledge")
         await self._acknowledge(done + shed)
+        self._writing = []
         failpoint("aggregator.broadcast")
         await self._broadcast(done, applied)
 

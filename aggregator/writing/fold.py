@@ -24,8 +24,8 @@ from clickmill.wire import Frame
 MAX_BANNER_ID: Final = 2**31 - 1  # banner_minute.banner_id is a Postgres int
 MAX_SEQ: Final = 2**63 - 1  # source.last_seq is a bigint
 MAX_TOTAL: Final = 2**62  # source.total is a bigint, and so is any difference of two
-MAX_FRAME_CLICKS: Final = 2**50
-MAX_BATCH_FRAMES: Final = 4096
+MAX_FRAME_CLICKS: Final = 2**48
+MAX_BATCH_FRAMES: Final = 16_384
 # So no sum of one batch can leave the range of a bigint, nor of the arithmetic here.
 assert MAX_BATCH_FRAMES * MAX_FRAME_CLICKS < 2**63
 

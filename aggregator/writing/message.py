@@ -6,6 +6,7 @@ tell of its source and seq. A frame of a newer release is no arrival: nothing ma
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,11 +23,13 @@ class Delivery(NamedTuple):
     reply: str
     shard: int
     """The shard by which it came in."""
+    received: float
+    """Monotonic seconds."""
 
 
 def read(message: Msg, shard: int) -> Delivery:
     """Decode a message of the stream. Raises wire.NewerFrameError."""
-    return Delivery(_arrival(message), message.reply, shard)
+    return Delivery(_arrival(message), message.reply, shard, time.monotonic())
 
 
 def _arrival(message: Msg) -> Arrival:

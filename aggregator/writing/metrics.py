@@ -63,6 +63,11 @@ class BatchMetrics:
         )
         self.clicks = make.counter("clicks_committed", "Clicks committed to Postgres")
         self.pairs = make.counter("pairs_committed", "(banner, count) pairs committed to Postgres")
+        self.rows = make.counter("rows_written", "Rows of minutes inserted or updated in Postgres")
+        self.interval = make.gauge(
+            "commit_interval_seconds",
+            "Seconds between the last commit's beginning and the next one's, while frames wait",
+        )
         self.clamped = make.counter(
             "frames_clamped", "Frames whose minute was outside the allowed range and was clamped"
         )

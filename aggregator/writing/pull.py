@@ -25,7 +25,7 @@ from clickmill.connection import Connection
 from clickmill.stream import StreamOptions, ensure_stream
 
 PULL_MESSAGES: Final = 1024
-PULL_BYTES: Final = 4 * 1024 * 1024
+PULL_BYTES: Final = 2 * 1024 * 1024
 EXPIRES_S: Final = 1.0
 HEARTBEAT_S: Final = 0.5
 GRACE_S: Final = 0.5

@@ -63,6 +63,8 @@ class Applied:
         the primary behind the next one may lack that commit."""
         self.quarantine: list[Quarantined] = []
         self.clicks = self.pairs = self.clamped = 0
+        self.rows = 0
+        """Rows of minutes that were written."""
         self.seconds: list[float] = []
         """How long each transaction took, from its first statement to its COMMIT."""
 
@@ -74,6 +76,7 @@ class Applied:
         self.quarantine += folded.quarantine
         self.clicks += folded.clicks
         self.pairs += folded.pairs
+        self.rows += len(folded.rows.when)
         self.clamped += folded.clamped
 
 

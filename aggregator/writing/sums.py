@@ -7,7 +7,7 @@ point: sums go through float64 (`bincount`, the fastest way) only while the gran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from clickmill.wire import Frame
 
 Ints = NDArray[np.int64]
+Counts = NDArray[np.uint64]
 
 EXACT_IN_FLOAT: Final = 2**53
 # A dense table of sums pays while it is not much larger than what goes into it.
 DENSE_SLACK: Final = 65_536
 DENSE_FACTOR: Final = 4
+PART_PAIRS: Final = 262_144
+"""A batch has some millions of pairs; its sums are made in parts, so that memory stays small."""
 
 
 class Rows(NamedTuple):
@@ -44,7 +47,7 @@ class Pairs(NamedTuple):
 
     lengths: Ints
     ids: NDArray[np.uint32]
-    counts: NDArray[np.uint64]
+    counts: Counts
 
 
 def gather(frames: Sequence[Frame]) -> Pairs:
@@ -68,9 +71,32 @@ def clicks_of_each(pairs: Pairs) -> list[int]:
 
 def sum_by_minute(pairs: Pairs, minutes: Ints) -> Rows:
     """Clicks by (minute, banner), where `minutes[i]` is the minute of frame i."""
+    if not len(pairs.ids):
+        return NO_ROWS
+    first, span = int(minutes.min()), int(pairs.ids.max()) + 1
+    cells = (int(minutes.max()) - first + 1) * span
+    small = cells <= DENSE_FACTOR * len(pairs.ids) + DENSE_SLACK
+    if small and float(pairs.counts.sum(dtype=np.float64)) < EXACT_IN_FLOAT:
+        table = np.zeros(cells)
+        for ids, counts, when in _in_parts(pairs, minutes - first):
+            table += np.bincount(when * span + ids, weights=counts, minlength=cells)
+        return _rows_of(np.flatnonzero(table), table[table != 0].astype(np.int64), first, span)
     return _grouped(
         np.repeat(minutes, pairs.lengths), pairs.ids.astype(np.int64), pairs.counts.astype(np.int64)
     )
+
+
+def _in_parts(pairs: Pairs, minutes: Ints) -> Iterator[tuple[NDArray[np.uint32], Counts, Ints]]:
+    """IDs, counts and minutes of some frames after the other: a few MB at a time."""
+    ends = np.cumsum(pairs.lengths)
+    frame = 0
+    while frame < len(ends):
+        start = int(ends[frame] - pairs.lengths[frame])
+        after = max(frame + 1, int(np.searchsorted(ends, start + PART_PAIRS, "right")))
+        end = int(ends[after - 1])
+        when = np.repeat(minutes[frame:after], pairs.lengths[frame:after])
+        yield pairs.ids[start:end], pairs.counts[start:end], when
+        frame = after
 
 
 def _grouped(when: Ints, banner: Ints, clicks: Ints) -> Rows:
@@ -88,6 +114,10 @@ def _grouped(when: Ints, banner: Ints, clicks: Ints) -> Rows:
         totals = sums[keys].astype(np.int64)
     else:
         keys, totals = _sorted_sums(key, clicks)
+    return _rows_of(keys, totals, first, span)
+
+
+def _rows_of(keys: Ints, totals: Ints, first: int, span: int) -> Rows:
     return Rows(keys // span + first, keys % span, totals)
 
 

@@ -95,6 +95,52 @@ def test_frames_beyond_one_batch_go_into_the_next(nats: NatsServer, database: st
     assert set(sql.counts(database).values()) == {12}
 
 
+def test_frames_of_many_banners_are_gathered_before_they_are_committed(
+    nats: NatsServer, database: str
+) -> None:
+    """The interval stretches with the rows of the first: the next three are written once."""
+    banners = dict.fromkeys(range(60_000), 1)
+
+    async def test(bus: Bus, running: Aggregator) -> None:
+        a = bus.worker()
+        for _ in range(4):
+            a.seal(banners)
+        await a.publish(1)
+        await a.committed(1)
+        for seq in (2, 3, 4):
+            await a.publish(seq)
+        await a.committed(4)
+        await bus.drained()
+        assert running.metric("clickmill_pairs_committed_total") == 4 * 60_000
+        written = running.metric("clickmill_rows_written_total")
+        assert written <= 3 * 60_000, "a minute may end meanwhile"
+        assert running.metric("clickmill_commit_interval_seconds") > 0.1
+        few = bus.worker()
+        await few.publish(few.seal({1: 1}, closed=True))  # its worker waits for the commit
+        await few.committed()
+
+    on(nats, database, test)
+    assert set(sql.counts(database).values()) == {4, 5}
+
+
+def test_frames_that_wait_for_a_slow_commit_are_not_delivered_again(
+    nats: NatsServer, database: str
+) -> None:
+    async def test(bus: Bus, running: Aggregator) -> None:
+        a, other = bus.worker(), bus.worker()
+        await other.send({2: 1})
+        await other.committed()
+        async with store_held_up(database, other):
+            for _ in range(3):
+                await a.send({1: 1})
+            await asyncio.sleep(2 * bus_module.ACK_WAIT_S)  # the slow commit takes this long
+        await a.committed()
+        await bus.drained()
+        assert running.metric("clickmill_frames_duplicate_total") == 0
+
+    on(nats, database, test)
+
+
 def test_a_halved_batch_whose_connection_is_lost_goes_on(
     nats: NatsServer, database: str, postgres_server: PostgresServer
 ) -> None:

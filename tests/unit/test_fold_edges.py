@@ -70,7 +70,7 @@ def test_the_last_seq_there_is_has_a_place() -> None:
 
 def test_a_batch_may_be_as_large_as_is_said() -> None:
     a = FakeSource()
-    assert len(fold({}, [a.arrival({1: 1})] * MAX_BATCH_FRAMES, WINDOW).verdicts) == 4096
+    assert len(fold({}, [a.arrival({1: 1})] * MAX_BATCH_FRAMES, WINDOW).verdicts) == 16_384
 
 
 def test_an_unreadable_frame_behind_a_hole_is_reported_with_the_hole() -> None:

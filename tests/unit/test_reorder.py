@@ -12,7 +12,7 @@ from tests.support.fakes import FakeSource
 
 def delivery(source: FakeSource, reply: str = "") -> Delivery:
     arrived = source.arrival({1: 1})
-    return Delivery(arrived, reply or f"ack-{arrived.seq}", 0)
+    return Delivery(arrived, reply or f"ack-{arrived.seq}", 0, 0.0)
 
 
 def buffer_of(**bounds: int) -> ReorderBuffer:

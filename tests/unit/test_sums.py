@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import numpy as np
@@ -78,6 +79,23 @@ def test_around_the_limit_of_floats_every_click_counts(total: int) -> None:
         np.zeros(2, dtype=np.int64), np.full(2, 7), np.array([total - 1, 1], dtype=np.int64)
     )
     assert rows.clicks.tolist() == [total]
+
+
+@pytest.mark.parametrize("part", [1, 7, 10_000])
+def test_sums_made_in_parts_are_the_same(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "PART_PAIRS", part)
+    chance = random.Random(part)
+    frames, minutes = [], []
+    plain: Counter[tuple[int, int]] = Counter()
+    for _ in range(50):
+        counts = {b: chance.randint(1, 9) for b in chance.sample(range(30), chance.randrange(12))}
+        frames.append(FakeSource().frame(counts))
+        minutes.append(chance.choice([100, 101, 103]))
+        plain.update({(minutes[-1], banner): n for banner, n in counts.items()})
+    rows = sums.sum_by_minute(sums.gather(frames), np.array(minutes))
+    got = {(w, b): n for w, b, n in zip(*(c.tolist() for c in rows), strict=True)}
+    assert got == plain
+    assert list(got) == sorted(got)
 
 
 def test_frames_without_pairs_make_no_rows() -> None:
