@@ -1,4 +1,6 @@
-# One image for all roles: `clickmill ingest`, `clickmill aggregator`, or the whole system with `up`.
+# One image for all roles: `clickmill ingest`, `clickmill aggregator`, or the whole system with `up`. It
+# listens on all addresses of its container, so it needs tokens:
+#   docker run -e CLICKMILL_STATS_TOKEN=... -e CLICKMILL_WRITE_TOKEN=... clickmill
 FROM python:3.13-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
@@ -28,6 +30,7 @@ ENV PATH=/opt/clickmill/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     CLICKMILL_HOST=0.0.0.0 \
+    CLICKMILL_STATS_HOST=0.0.0.0 \
     CLICKMILL_DATA_DIR=/data
 USER clickmill
 WORKDIR /data

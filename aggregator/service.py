@@ -76,7 +76,7 @@ class Service:
         )  # fmt: skip
         deps = self._deps(registry)
         self._nats_api = NatsApi(self._connection, make_answers(deps), make_register(deps))
-        self._web = Web(build_app(deps), settings.host, settings.stats_port)
+        self._web = Web(build_app(deps), settings.stats_host, settings.stats_port)
 
     def _deps(self, registry: CollectorRegistry) -> Deps:
         return Deps(
@@ -86,7 +86,7 @@ class Service:
             registry=registry,
             stats_token=self._settings.stats_token,
             write_token=self._settings.write_token,
-            allowed_hosts=self._settings.allowed_hosts,
+            allowed_hosts=f"{self._settings.allowed_hosts},{self._settings.stats_host}",
             max_banner_id=self._settings.max_banner_id,
             click_url=f"http://{HOST}:{self._settings.port}",
             target_changed=partial(announce_target, self._connection),

@@ -23,7 +23,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[
         str,
-        text_meta("address that both ports listen on", r"[0-9A-Za-z.:%_-]+", "a host or address"),
+        text_meta("address of the ingest port", r"[0-9A-Za-z.:%_-]+", "a host or address"),
+    ] = "127.0.0.1"
+    stats_host: Annotated[
+        str,
+        text_meta("address of the statistics port", r"[0-9A-Za-z.:%_-]+", "a host or address"),
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="port of ingest: clicks")] = 8080
     stats_port: Annotated[
@@ -84,10 +88,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         text_meta(
             "host names of the statistics port, in addition to localhost and IP addresses",
-            r"[0-9A-Za-z._-]+(,[0-9A-Za-z._-]+)*",
+            r"[0-9A-Za-z._-]+(,[0-9A-Za-z._-]+)*,?",
             "host names without port, separated by commas",
         ),
     ] = ""
+    open: Annotated[
+        bool,
+        Meta(description="start without a token even where others can reach a port"),
+    ] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="lowest level that is logged"),

@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 
 from clickmill import configuration, heartbeat, logs, openfiles
-from clickmill.contract.access import Access, Hosts
+from clickmill.contract.access import Access, Hosts, is_loopback
 from clickmill.contract.problem import Headers
 from clickmill.contract.tokens import Tokens
 from clickmill.settings import Settings
@@ -107,7 +107,7 @@ def _redirect_headers(settings: Settings) -> Headers:
 def _options(settings: Settings) -> app.Options:
     access = Access(
         Tokens.parse(settings.stats_token), Tokens.parse(settings.write_token),
-        Hosts.parse(settings.allowed_hosts),
+        Hosts.parse(settings.allowed_hosts), always_closed=not is_loopback(settings.host),
     )  # fmt: skip
     return app.Options(
         settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes,

@@ -19,6 +19,7 @@ from typing import Any, Final
 from clickmill import configuration, logs
 from clickmill.build_info import build
 from clickmill.configuration import SettingsError
+from clickmill.contract.access import is_loopback
 from clickmill.settings import FIELDS, Settings
 from stack.errors import StackError
 from stack.supervise.logs import US, Log
@@ -48,6 +49,12 @@ NEEDED: Final = {
     "aggregator": ("nats_url", "postgres_dsn"),
 }
 
+LISTENS: Final = {
+    "up": ("host", "stats_host"),
+    "ingest": ("host",),
+    "aggregator": ("stats_host",),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code."""
@@ -59,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = configuration.load(arguments)
         _check_needed(command, settings)
+        check_closed(command, settings)
         names = [*os.environ, *configuration.read_dotenv(Path(".env"))]
     except SettingsError as error:
         print(error, file=sys.stderr)
@@ -166,6 +174,20 @@ def _top(settings: Settings, once: bool) -> int:
     from stack.top import watch
 
     return 0 if watch(settings, once) else IN_THE_WAY
+
+
+def check_closed(command: str, settings: Settings) -> None:
+    """Raises SettingsError if others could read the statistics without anyone having said so."""
+    if settings.stats_token or settings.open:
+        return
+    for name in LISTENS.get(command, ()):
+        if not is_loopback(address := getattr(settings, name)):
+            raise SettingsError(
+                f"CLICKMILL_{name.upper()} is {address}, where others can reach it, and there is "
+                "no token: set CLICKMILL_STATS_TOKEN for those who may read, and "
+                "CLICKMILL_WRITE_TOKEN for those who may write; or listen on 127.0.0.1; or set "
+                "CLICKMILL_OPEN=yes to let everyone read."
+            )
 
 
 def _check_needed(command: str, settings: Settings) -> None:

@@ -32,7 +32,8 @@ def check_free(host: str, port: int, flag: str) -> None:
                 f"Only root can listen on port {port}: choose a port from 1024 up with {flag}."
             ) from error
         raise StackError(
-            f"Can't listen on address {host} ({error.strerror}): choose another with --host."
+            f"Can't listen on address {host} ({error.strerror}): choose another with "
+            f"{flag.replace('port', 'host')}."
         ) from error
 
 

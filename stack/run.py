@@ -37,7 +37,7 @@ def run(command: str, settings: Settings, log: Log) -> int:
     if command == "up":
         lock.take(Path(settings.data_dir))  # first: "already running" is clearer than "port taken"
     for port, flag in ports.items():
-        _wait_free(settings.host, port, flag)
+        _wait_free(_host_of(settings, port), port, flag)
     openfiles.allow_most()
     servers: list[embedded_server.Server] = []
     if command == "up":
@@ -77,6 +77,10 @@ def _ports(command: str, settings: Settings) -> dict[int, str]:
     return {"up": ingest | stats, "ingest": ingest, "aggregator": stats}[command]
 
 
+def _host_of(settings: Settings, port: int) -> str:
+    return settings.host if port == settings.port else settings.stats_host
+
+
 def _wait_free(host: str, port: int, flag: str) -> None:
     deadline = time.monotonic() + PORT_WAIT_SECONDS
     while True:
@@ -93,6 +97,7 @@ def _write_state(state: StateFile, settings: Settings, children: dict[str, int])
         {
             "pid": os.getpid(),
             "host": settings.host,
+            "stats_host": settings.stats_host,
             "port": settings.port,
             "stats_port": settings.stats_port,
             "children": children,
@@ -104,7 +109,7 @@ async def _report_when_ready(command: str, settings: Settings, ports: list[int],
     """Prints the addresses once /readyz answers 200 on every port, and until then the reason."""
     reported = time.monotonic()
     for port in ports:
-        while (answer := await probe.get(settings.host, port, "/readyz")).status != 200:
+        while (answer := await probe.get(_host_of(settings, port), port, "/readyz")).status != 200:
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()
                 log.warn(f"Not ready yet: port {port}: {answer.status or ''} {answer.text}")
@@ -117,8 +122,10 @@ def _addresses(command: str, settings: Settings) -> str:
     if command in ("up", "ingest"):
         lines.append(f"  clicks       {probe.url(settings.host, settings.port, '/counter/17')}")
     if command in ("up", "aggregator"):
-        lines.append(f"  statistics   {probe.url(settings.host, settings.stats_port, '/stats/17')}")
-        lines.append(f"  live page    {probe.url(settings.host, settings.stats_port, '/')}")
+        lines.append(
+            f"  statistics   {probe.url(settings.stats_host, settings.stats_port, '/stats/17')}"
+        )
+        lines.append(f"  live page    {probe.url(settings.stats_host, settings.stats_port, '/')}")
     if command == "up":
         click = probe.url(settings.host, settings.port, "/counter/17")
         stats = probe.url(settings.host, settings.port, "/stats/17")

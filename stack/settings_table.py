@@ -14,7 +14,6 @@ MOST_USED: Final = (
     "host",
     "port",
     "stats_port",
-    "workers",
     "data_dir",
     "nats_url",
     "postgres_dsn",

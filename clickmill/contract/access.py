@@ -53,7 +53,7 @@ class Caller(NamedTuple):
     def is_local(self) -> bool:
         """Whether it comes from this machine, and from no one behind a proxy on it."""
         is_direct = not self.is_proxied and self.http_version not in _PROXYS_HTTP
-        return is_direct and _is_loopback(self.address)
+        return is_direct and is_loopback(self.address)
 
 
 class Hosts:
@@ -152,7 +152,10 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address, or can have it."""
+    if address == "localhost":
+        return True
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -124,12 +124,15 @@ async def _session(settings: Settings) -> AsyncIterator[psycopg.AsyncConnection[
 async def ports(settings: Settings) -> str:
     """Each port is free, or Clickmill is ready on it."""
     said = []
-    for port, flag in ((settings.port, "--port"), (settings.stats_port, "--stats-port")):
+    for host, port, flag in (
+        (settings.host, settings.port, "--port"),
+        (settings.stats_host, settings.stats_port, "--stats-port"),
+    ):
         try:
-            check_free(settings.host, port, flag)
+            check_free(host, port, flag)
             said.append(f"{port} is free")
         except PortTakenError as taken:
-            answer = await probe.get(settings.host, port, "/readyz")
+            answer = await probe.get(host, port, "/readyz")
             if answer.status == 503:
                 raise Finding(f"{port} is not ready: {answer.text}") from taken
             if answer.status != 200:

@@ -30,10 +30,7 @@ KINDS: Final = {
     "ConfigMap", "Deployment", "Job", "PodDisruptionBudget", "PrometheusRule", "Service",
     "ServiceMonitor", "StatefulSet",
 }  # fmt: skip
-COMING: Final = frozenset(
-    f"CLICKMILL_{name}"
-    for name in ("ALLOWED_HOSTS", "DRAIN_TIMEOUT", "NATS_REPLICAS", "NODE", "OPEN", "WRITE_TOKEN")
-)
+COMING: Final = frozenset(f"CLICKMILL_{name}" for name in ("NATS_REPLICAS",))
 """Settings of the contract that are being made; once one is there, its value is looked at too."""
 SETTINGS: Final = {field.env for field in FIELDS}
 COMMANDS_COMING: Final = frozenset({"drain"})

@@ -19,6 +19,7 @@ import yaml
 from clickmill import configuration
 from clickmill.fields import PREFIX
 from clickmill.settings import FIELDS
+from stack import cli
 from stack.cli import COMMANDS
 from stack.embedded.postgres import MAJOR
 
@@ -80,6 +81,8 @@ def test_what_env_may_set_goes_to_the_setting_of_that_name() -> None:
             for variable in VARIABLE.findall(str(value)):
                 if variable[0].startswith(PREFIX):
                     assert variable[0] == key
+                    if variable[1] == "?":
+                        continue
                     assert str(NAMES[key].parse(variable[2]) if variable[2] else "") == str(
                         NAMES[key].default
                     )
@@ -103,7 +106,7 @@ def test_nats_and_postgres_are_not_reachable_from_outside() -> None:
 def test_no_password_has_a_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     for name, operator, _ in VARIABLE.findall(text):
-        if "PASSWORD" in name:
+        if "PASSWORD" in name or name.endswith(("STATS_TOKEN", "WRITE_TOKEN")):
             assert operator in ("?", ""), name
 
 
@@ -170,6 +173,21 @@ def test_the_image_runs_our_command_and_not_as_root() -> None:
     ours = {k: v for k, v in env.items() if k.startswith(PREFIX)}
     assert configuration.unknown(list(ours)) == []
     configuration.load({}, ours, Path("/nonexistent/.env"))
+
+
+@pytest.mark.parametrize("command", ["up", "ingest", "aggregator"])
+def test_the_image_asks_for_a_token(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    env = dict(pair.split("=", 1) for pair in shlex.split(dict(instructions())["ENV"]))
+    ours = {k: v for k, v in env.items() if k.startswith(PREFIX)}
+    needs = {"CLICKMILL_NATS_URL": "nats://n:1", "CLICKMILL_POSTGRES_DSN": "postgresql://p"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (ours | needs).items():
+            patch.setenv(name, value)
+        assert cli.main([command]) == cli.WRONG_SETTING
+    said = capsys.readouterr().err
+    for name in ("STATS_TOKEN", "WRITE_TOKEN", "OPEN=yes"):
+        assert f"CLICKMILL_{name}" in said
+    assert said.count("\n") == 1
 
 
 def test_the_build_uses_the_lock_files() -> None:

@@ -25,6 +25,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $values := .Values -}}
 - name: CLICKMILL_HOST
   value: 0.0.0.0
+- name: CLICKMILL_STATS_HOST
+  value: 0.0.0.0
 - name: CLICKMILL_NODE
   valueFrom:
     fieldRef:
