@@ -26,7 +26,8 @@ from ingest._meters import Meters
 MAX_SLOTS: Final = 256
 METHODS: Final = ("GET", "POST", "OPTIONS", "HEAD", "other")
 ROUTES: Final = (
-    "counter", "stats", "clicks", "pixel", "click", "livez", "readyz", "metrics", "other",
+    "counter", "stats", "clicks", "pixel", "click", "clickmill.js", "livez", "readyz", "metrics",
+    "other",
 )  # fmt: skip
 STATUSES: Final = (
     200, 204, 302, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503,

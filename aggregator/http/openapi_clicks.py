@@ -84,6 +84,13 @@ def paths(address: str) -> dict[str, Any]:
         "/click/{banner_id}": {
             "get": _operation("Counts a click and redirects to the banner's target.", found, get)
         },
+        "/clickmill.js": {
+            "get": _operation(
+                "The script that counts clicks on elements with `data-banner`.",
+                _good("text/javascript"),
+                (),
+            )
+        },
         "/clicks": {
             "post": _operation(
                 "Counts many clicks: all of them, or none.",
@@ -106,7 +113,7 @@ def _item(path: str, methods: dict[str, Any], address: str) -> dict[str, Any]:
 
 def _good(media_type: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema} if schema else {}
-    return {"200": {"description": "counted", "content": {media_type: content}}}
+    return {"200": {"description": "the answer", "content": {media_type: content}}}
 
 
 def _operation(

@@ -16,7 +16,7 @@ from clickmill.contract import params
 from clickmill.contract.access import Access
 from clickmill.contract.problem import Headers, Problem
 from ingest._fastcount import Counters
-from ingest.http import batch
+from ingest.http import batch, script
 from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
 from ingest.http.caller import Scope, caller_of
 from ingest.http.codings import inflate
@@ -31,6 +31,7 @@ from ingest.http.responses import (
     no_store,
     send_stream,
 )
+from ingest.http.routes import Route, Routes
 from ingest.metrics import Slot
 
 NO_PARAMETERS: Final = (b"", b"{}")
@@ -80,7 +81,7 @@ class App:
     async def __rsgi__(self, scope: Scope, proto: Any) -> None:
         """Answer one request, and count it in the metrics."""
         began = time.monotonic_ns()
-        route, text = self._find(scope.path)
+        route, text = self._routes.find(scope.path)
         headers, unread = scope.headers, False
         refusal = self._refusal(route, scope)
         try:
@@ -118,20 +119,20 @@ class App:
         else:
             proto.response_empty(reply.status, headers)
 
-    def _refusal(self, route: _Route, scope: Scope) -> Problem | None:
+    def _refusal(self, route: Route, scope: Scope) -> Problem | None:
         """Why this request may not write, if it would."""
         if not route.writes or scope.method not in route.methods:
             return None
         return self._options.access.write_refusal(caller_of(scope))
 
-    async def _take_in(self, route: _Route, headers: Any, proto: Any, keep: bool) -> bytes:
+    async def _take_in(self, route: Route, headers: Any, proto: Any, keep: bool) -> bytes:
         """The body, where the route reads it. Whatever else is wrong is said after it is in."""
         if route.body_max and keep:
             return await self._bodies.read(headers, proto, route.body_max)
         await self._bodies.skip(headers, proto, self._options.body_max_bytes)
         return b""
 
-    async def _reply(self, route: _Route, scope: Scope, text: str, body: bytes) -> Answer:
+    async def _reply(self, route: Route, scope: Scope, text: str, body: bytes) -> Answer:
         method = scope.method
         if method == "OPTIONS":
             return self._preflight(route.methods)
@@ -152,31 +153,20 @@ class App:
             ("access-control-max-age", "86400"),
         ])  # fmt: skip
 
-    def _table(self) -> dict[str, _Route]:
-        """The routes by the first part of their path."""
+    def _table(self) -> Routes:
         get, both = ("GET",), ("GET", "POST")
         routes = (
-            _Route("counter", True, both, self._counter),
-            _Route("stats", True, both, self._stats, params.MAX_BODY_BYTES),
-            _Route("pixel", True, get, self._pixel),
-            _Route("click", True, get, self._click),
-            _Route("clicks", False, ("POST",), self._clicks, self._options.body_max_bytes, True),
-            _Route("livez", False, get, self._livez),
-            _Route("readyz", False, get, self._readyz),
-            _Route("metrics", False, get, self._metrics),
-            _Route("other", False, (*both, "HEAD"), self._not_found),
+            Route("counter", True, both, self._counter),
+            Route("stats", True, both, self._stats, params.MAX_BODY_BYTES),
+            Route("pixel", True, get, self._pixel),
+            Route("click", True, get, self._click),
+            Route("clicks", False, ("POST",), self._clicks, self._options.body_max_bytes, True),
+            Route(script.NAME, False, get, self._script),
+            Route("livez", False, get, self._livez),
+            Route("readyz", False, get, self._readyz),
+            Route("metrics", False, get, self._metrics),
         )
-        return {route.name: route for route in routes}
-
-    def _find(self, path: str) -> tuple[_Route, str]:
-        """The route of a path, and the text in it that is to be a banner ID; every path has one."""
-        name, slash, text = path[1:].partition("/")
-        route = self._routes.get(name)
-        if route is None or route.has_id != bool(slash):
-            return self._routes["other"], ""
-        if name != "pixel":
-            return route, text
-        return (route, text[:-4]) if text.endswith(".gif") else (self._routes["other"], "")
+        return Routes(routes, Route("other", False, (*both, "HEAD"), self._not_found))
 
     # --- clicks ---------------------------------------------------------------------------------
 
@@ -245,6 +235,9 @@ class App:
         if refusal := self._options.access.read_refusal(caller_of(scope)):
             raise refusal
 
+    async def _script(self, scope: Scope, text: str, body: bytes) -> Answer:
+        return script.answer(scope.headers.get("accept-encoding") or "")
+
     # --- about this service ---------------------------------------------------------------------
 
     async def _livez(self, scope: Scope, text: str, body: bytes) -> Answer:
@@ -264,23 +257,8 @@ class App:
     async def _not_found(self, scope: Scope, text: str, body: bytes) -> Answer:
         raise Problem(
             404, "not_found", "there is /counter/{id}, /stats/{id}, /clicks, /pixel/{id}.gif, "
-            "/click/{id}, /livez, /readyz and /metrics; nothing was counted",
+            "/click/{id}, /clickmill.js, /livez, /readyz and /metrics; nothing was counted",
         )  # fmt: skip
-
-
-class _Route(NamedTuple):
-    """`name`: the first part of its path, and its label in the metrics. `has_id`: an ID follows.
-
-    `body_max`: bytes of a body that it reads; 0: a body is taken in and dropped. `writes`: only
-    those may who may write. Single clicks are everybody's.
-    """
-
-    name: str
-    has_id: bool
-    methods: tuple[str, ...]
-    call: Callable[[Scope, str, bytes], Awaitable[Answer]]
-    body_max: int = 0
-    writes: bool = False
 
 
 def _refuse_ahead(scope: Scope) -> None:

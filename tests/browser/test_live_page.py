@@ -215,7 +215,7 @@ def test_layout_on_a_phone(api: Api, browser: Browser, scheme: str, banner: int)
 
 def test_the_documentation_page(api: Api, tab: Watched) -> None:
     tab.page.goto(api.url + "/docs")
-    expect(tab.page.locator(".opblock")).to_have_count(17)
+    expect(tab.page.locator(".opblock")).to_have_count(18)
     tab.page.locator(".opblock-summary").first.click()
     expect(tab.page.locator(".opblock-body").first).to_be_visible()
     tab.check_quiet(api.url)

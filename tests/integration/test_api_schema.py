@@ -24,7 +24,10 @@ ALL = schemathesis.openapi.from_dict(DOCUMENT)
 SCHEMA = ALL.exclude(path="/live").exclude(tag=openapi_clicks.TAG)
 CLICKS = ALL.include(tag=openapi_clicks.TAG)
 TARGET = {17: "https://example.org/"}
-CLICK_PATHS = {"/counter/{banner_id}", "/pixel/{banner_id}.gif", "/click/{banner_id}", "/clicks"}
+CLICK_PATHS = {
+    "/counter/{banner_id}", "/pixel/{banner_id}.gif", "/click/{banner_id}", "/clicks",
+    "/clickmill.js",
+}  # fmt: skip
 # Not all that a schema allows can be granted: a range may be reversed, or of too many points.
 NOT_ASKED = [schemathesis.checks.positive_data_acceptance]
 BOUNDED = settings(

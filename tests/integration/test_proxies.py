@@ -179,6 +179,11 @@ def test_events_of_the_live_page_come_at_once(stand: Stand, place: tuple[str, st
     connection.close()
 
 
+def test_the_script_is_open(stand: Stand) -> None:
+    assert ask(stand, "GET", "/clickmill.js") == 200
+    assert ask(stand, "GET", "/clickmillxjs") == 404
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/livez", "/", "/clicksandmore"])
 def test_nothing_else_of_a_node_is_open_to_strangers(stand: Stand, path: str) -> None:
     assert ask(stand, "GET", path) == 404
