@@ -42,7 +42,7 @@ test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) #
 test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## test the Helm chart with a helm built from source
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest tests/helm $(ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev $(PAGE_LINT)/node_modules/.built ## run all linters: ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit, mkdocs
+lint: $(VENV)/.built $(VENV)/.dev $(PAGE) $(PAGE_LINT)/node_modules/.built ## run all linters: ruff, mypy, stubtest, shellcheck, tsc, biome, bandit, pip-audit, mkdocs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy

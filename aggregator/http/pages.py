@@ -1,4 +1,6 @@
-"""The live page and the documentation page: files of this host alone, read once at start.
+"""The live page and the pages beside it: files of this host alone, read once at start.
+
+All links in them are relative, since a proxy may serve them under a path of its own.
 
 Our own files lie in `page/`; what the npm registry gives lies in `page/lib/`, put there by
 `make page` from the lock file. The files are the same for everyone and hold no statistics, so they
@@ -28,7 +30,7 @@ PREFIX: Final = "/page/"
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 # What must be there for the pages to work; the rest of lib/ is not served.
 LIBRARIES: Final = ("uPlot.esm.js", "uPlot.min.css", "swagger-ui-bundle.js", "swagger-ui.css")
-HTML_PAGES: Final = {"/": "index.html", "/docs": "docs.html"}
+HTML_PAGES: Final = {"/": "index.html", "/docs": "docs.html", "/start": "start.html"}
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -80,7 +82,7 @@ def html(files: Mapping[str, File], path: str, locked: bool) -> Answer:
 def asking(files: Mapping[str, File]) -> Callable[[str], Answer | None]:
     """For a path: its page with the form for the token; None where it has no page."""
 
-    def page(path: str) -> Answer | None:
+    def ask(path: str) -> Answer | None:
         if path not in HTML_PAGES:
             return None
         try:
@@ -88,19 +90,18 @@ def asking(files: Mapping[str, File]) -> Callable[[str], Answer | None]:
         except Problem:
             return None
 
-    return page
+    return ask
 
 
-@get("/", include_in_schema=False)
-async def live_page(parts: FromParts) -> Response[bytes]:
-    """The live page."""
-    return respond(html(parts.files, "/", locked=False))
-
-
-@get("/docs", include_in_schema=False)
-async def docs_page(parts: FromParts) -> Response[bytes]:
-    """The API documentation for people."""
-    return respond(html(parts.files, "/docs", locked=False))
+@get(list(HTML_PAGES), include_in_schema=False)
+async def page(request: AnyRequest, parts: FromParts) -> Response[bytes]:
+    """A page."""
+    path = request.scope["path"]
+    # With a slash at its end, which the framework drops, its links would lead astray.
+    if path != "/" and request.scope["raw_path"].endswith(b"/"):
+        location = {"Location": f"..{path}"}
+        return Response(b"", status_code=HTTPStatus.PERMANENT_REDIRECT, headers=location)
+    return respond(html(parts.files, path, locked=False))
 
 
 @get("/page/{name:path}", include_in_schema=False)
@@ -124,4 +125,4 @@ async def document(parts: FromParts) -> Response[bytes]:
     return respond(Answer(200, JSON, parts.document))
 
 
-HANDLERS: Final = [live_page, docs_page, page_file, document]
+HANDLERS: Final = [page, page_file, document]

@@ -1,8 +1,10 @@
-// Requests to the aggregator on this host, with the token if there is one.
+// Requests to the aggregator that serves this page, with the token if there is one.
 
 /** @typedef {Record<string, string | number>} Params query parameters by name */
 /** @typedef {{ event: string, data: any }} ServerEvent */
 
+// A proxy may serve all of it under a path of its own.
+export const ROOT = new URL("..", import.meta.url);
 const TOKEN_KEY = "clickmill-token";
 const RETRY_MS = 1000;
 const RETRY_MOST_MS = 4000;
@@ -45,20 +47,18 @@ export class Refused extends Error {
 }
 
 /**
- * The response for a path; prompts for the token until it is accepted.
+ * The response for a path, which does not begin with a slash; prompts for the token until it is accepted.
  *
  * @param {string} path
  * @param {Params} [params]
  * @param {RequestInit} [options]
  */
 export async function ask(path, params = {}, options = {}) {
-  const query = new URLSearchParams(Object.entries(params).map(([k, v]) => [k, `${v}`])).toString();
+  const url = new URL(path, ROOT);
+  for (const [name, value] of Object.entries(params)) url.searchParams.set(name, `${value}`);
   if (tokenNeeded && !sessionStorage.getItem(TOKEN_KEY)) await askForToken(false);
   for (;;) {
-    const answer = await fetch(query ? `${path}?${query}` : path, {
-      ...options,
-      headers: headers(),
-    });
+    const answer = await fetch(url, { ...options, headers: headers() });
     if (answer.ok) return answer;
     if (answer.status !== 401)
       throw new Refused(answer.status, await answer.json().catch(() => ({})));
@@ -127,7 +127,7 @@ async function followOnce(handle, heard) {
     if (Date.now() - last > SILENT_MOST_MS) given.abort();
   }, 1000);
   try {
-    const answer = await ask("/live", {}, { cache: "no-store", signal: given.signal });
+    const answer = await ask("live", {}, { cache: "no-store", signal: given.signal });
     await readEvents(answer, handle, () => {
       last = Date.now();
       heard();

@@ -1,7 +1,7 @@
 // Prompts for the token, once for all requests that wait for it.
 
-import { onUnauthorized, setToken } from "/page/api.js";
-import { $ } from "/page/dom.js";
+import { onUnauthorized, setToken } from "./api.js";
+import { $ } from "./dom.js";
 
 /** @type {Promise<void> | null} */
 let waiting = null;

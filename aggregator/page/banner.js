@@ -1,10 +1,10 @@
 // The selected banner in the selected range.
 
-import { ask, askJson, Refused } from "/page/api.js";
-import { onEachTick } from "/page/ticks.js";
-import { chart } from "/page/charts.js";
-import { $ } from "/page/dom.js";
-import { exact, moment, zone } from "/page/format.js";
+import { ask, askJson, Refused } from "./api.js";
+import { onEachTick } from "./ticks.js";
+import { chart } from "./charts.js";
+import { $ } from "./dom.js";
+import { exact, moment, zone } from "./format.js";
 
 /** @type {Record<string, number>} */
 const SPANS = {
@@ -43,7 +43,7 @@ let step = "1m";
 // Coarser where the minutes are deleted.
 let finest = STEPS["1m"];
 let tz = zone;
-/** @type {import("/page/charts.js").Chart} */
+/** @type {import("./charts.js").Chart} */
 let draw;
 let last = 0;
 /** @type {AbortController | null} */
@@ -114,7 +114,7 @@ export async function redraw() {
   asking = mine;
   try {
     const stats = await askJson(
-      `/stats/${chosen}`,
+      `stats/${chosen}`,
       { ...params, fill: "zero" },
       { signal: mine.signal },
     );
@@ -142,7 +142,11 @@ export async function redraw() {
 
 function title() {
   const name = chosen === null ? undefined : names.get(chosen);
-  $("banner-title").textContent = name ? `${name} (banner ${chosen})` : `Banner ${chosen}`;
+  if (!name) $("banner-title").textContent = `Banner ${chosen}`;
+  else {
+    const isolated = Object.assign(document.createElement("bdi"), { textContent: name });
+    $("banner-title").replaceChildren(isolated, ` (banner ${chosen})`);
+  }
 }
 
 function remember() {
@@ -195,11 +199,11 @@ function suggest() {
 
 // The whole register, page by page.
 async function readNames() {
-  /** @type {import("/page/api.js").Params | null} */
+  /** @type {import("./api.js").Params | null} */
   let params = {};
   while (params) {
     /** @type {{ banners: { id: number, name: string | null }[], next: number | null }} */
-    const { banners, next } = await askJson("/banners", params);
+    const { banners, next } = await askJson("banners", params);
     for (const { id, name } of banners) if (name) names.set(id, name);
     if (chosen !== null) title();
     if (document.activeElement === field) suggest();
@@ -219,7 +223,7 @@ export function loadNames() {
 async function download() {
   const params = parameters();
   if (chosen === null || params === null) return;
-  const table = await (await ask(`/stats/${chosen}`, { ...params, format: "csv" })).blob();
+  const table = await (await ask(`stats/${chosen}`, { ...params, format: "csv" })).blob();
   const link = document.createElement("a");
   link.href = URL.createObjectURL(table);
   link.download = `banner-${chosen}.csv`;
@@ -234,7 +238,7 @@ function rangeChosen(range) {
   if (span !== "custom") submit();
 }
 
-/** @param {import("/page/ticks.js").Tick} tick */
+/** @param {import("./ticks.js").Tick} tick */
 function onTick({ banners }) {
   if (!namesKnown) loadNames();
   if (span === "custom" || chosen === null) return;

@@ -1,7 +1,7 @@
 // Charts: a thin layer over uPlot that takes colours from the style sheet and follows its box.
 
-import uPlot from "/page/lib/uPlot.esm.js";
-import { count, clock } from "/page/format.js";
+import uPlot from "./lib/uPlot.esm.js";
+import { count, clock } from "./format.js";
 
 /**
  * @typedef {object} Chart

@@ -1,10 +1,12 @@
-// The API documentation, drawn from /openapi.json of this host.
+// The API documentation, drawn from openapi.json of this server.
 
-import { askJson } from "/page/api.js";
-import { startAsking } from "/page/ask.js";
+import { askJson } from "./api.js";
+import { startAsking } from "./ask.js";
 
 startAsking();
-const spec = await askJson("/openapi.json");
+const spec = await askJson("openapi.json");
+// Its servers are relative to the document itself, which the library does not know.
+spec.servers = [{ url: new URL("..", import.meta.url).href }];
 const token = sessionStorage.getItem("clickmill-token");
 // The library is a plain script, which leaves this behind.
 /** @type {any} */ (window).SwaggerUIBundle({

@@ -1,13 +1,13 @@
 // The upper half: clicks per second, the last minutes, and the state of the pipeline.
 
-import { follow } from "/page/api.js";
-import { notify } from "/page/ticks.js";
-import { chart } from "/page/charts.js";
-import { $ } from "/page/dom.js";
-import { clock, count, exact, lasting, timeOfDay } from "/page/format.js";
+import { follow } from "./api.js";
+import { notify } from "./ticks.js";
+import { chart } from "./charts.js";
+import { $ } from "./dom.js";
+import { clock, count, exact, lasting, timeOfDay } from "./format.js";
 
-/** @typedef {import("/page/ticks.js").Tick} Tick */
-/** @typedef {import("/page/ticks.js").Pipeline} Pipeline */
+/** @typedef {import("./ticks.js").Tick} Tick */
+/** @typedef {import("./ticks.js").Pipeline} Pipeline */
 /** @typedef {[number, number]} Sample Unix seconds and the value at that time */
 
 /**
@@ -37,9 +37,9 @@ let heardAt = 0;
 let tickAt = 0;
 let drawnAt = 0;
 let known = false;
-/** @type {import("/page/charts.js").Chart} */
+/** @type {import("./charts.js").Chart} */
 let drawSeconds;
-/** @type {import("/page/charts.js").Chart} */
+/** @type {import("./charts.js").Chart} */
 let drawMinutes;
 
 /**
@@ -139,7 +139,7 @@ function takeTick(tick) {
   notify(tick);
 }
 
-/** @param {import("/page/api.js").ServerEvent} event */
+/** @param {import("./api.js").ServerEvent} event */
 function onEvent({ event, data }) {
   tickAt = Date.now();
   known = true;

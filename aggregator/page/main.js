@@ -1,10 +1,10 @@
 // The page: the token prompt, the live part, then the banners.
 
-import { startAsking } from "/page/ask.js";
-import { loadNames, startBanner } from "/page/banner.js";
-import { startLive } from "/page/live.js";
-import { startTheme } from "/page/theme.js";
-import { startTop } from "/page/top.js";
+import { startAsking } from "./ask.js";
+import { loadNames, startBanner } from "./banner.js";
+import { startLive } from "./live.js";
+import { startTheme } from "./theme.js";
+import { startTop } from "./top.js";
 
 startTheme();
 startAsking();

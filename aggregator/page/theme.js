@@ -1,6 +1,6 @@
 // The colors: light, dark or the system's choice; stored in the browser.
 
-import { recolour } from "/page/charts.js";
+import { recolour } from "./charts.js";
 
 const KEY = "clickmill-theme";
 const ORDER = ["auto", "light", "dark"];

@@ -1,10 +1,10 @@
 // The top banners, with names.
 
-import { askJson } from "/page/api.js";
-import { choose, current } from "/page/banner.js";
-import { onEachTick } from "/page/ticks.js";
-import { $ } from "/page/dom.js";
-import { exact } from "/page/format.js";
+import { askJson } from "./api.js";
+import { choose, current } from "./banner.js";
+import { onEachTick } from "./ticks.js";
+import { $ } from "./dom.js";
+import { exact } from "./format.js";
 
 /** @typedef {{ bannerID: number, name: string | null, Counts: number }} Entry */
 
@@ -31,9 +31,12 @@ function row({ bannerID, name, Counts }, most) {
   button.ariaCurrent = String(bannerID === current());
   const label = document.createElement("span");
   label.className = "name";
-  label.textContent = name ?? `Banner ${bannerID}`;
-  if (name)
-    label.append(Object.assign(document.createElement("small"), { textContent: `${bannerID}` }));
+  if (name) {
+    // In a <bdi>, since a name may be of any language; the ID stays in view beside a long one.
+    const small = Object.assign(document.createElement("small"), { textContent: `${bannerID}` });
+    label.append(Object.assign(document.createElement("bdi"), { textContent: name }), small);
+    button.title = name;
+  } else label.textContent = `Banner ${bannerID}`;
   const clicks = Object.assign(document.createElement("span"), { textContent: exact(Counts) });
   const bar = Object.assign(document.createElement("meter"), {
     min: 0,
@@ -55,7 +58,7 @@ async function refresh() {
   const early = span > DAY ? (to - span) % HOUR : 0;
   const params = { tsFrom: to - span - early, tsTo: to, limit: SHOWN };
   /** @type {{ top: Entry[], Counts: number } | null} */
-  const list = await askJson("/top", params).catch(() => null);
+  const list = await askJson("top", params).catch(() => null);
   if (list === null) return;
   const focused = $("top").querySelector("button:focus")?.getAttribute("value");
   $("top").replaceChildren(...list.top.map((entry) => row(entry, list.top[0].Counts)));
@@ -64,6 +67,7 @@ async function refresh() {
   $("top-note").textContent = list.top.length
     ? `of ${exact(list.Counts)} clicks in total`
     : "No clicks in this range.";
+  $("empty").hidden = list.top.length > 0 || current() !== null;
   // Selects a banner at the start, unless the user is about to choose one.
   const free = current() === null && document.activeElement !== $("banner-id");
   if (free && list.top.length) choose(list.top[0].bannerID);

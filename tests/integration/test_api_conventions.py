@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from aggregator.http.pages import HTML_PAGES
 from tests.support.fix_api import Api, OpenApi
 
 TOKENS = "first-token,second~token"
 GUARDED = ["/", "/stats/17", "/stats", "/top", "/banners", "/banners/17", "/live", "/docs",
-           "/openapi.json", "/metrics", "/nothing"]  # fmt: skip
+           "/start", "/openapi.json", "/metrics", "/nothing"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_tokens(open_api: OpenApi, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_page_without_a_token_asks_for_it(open_api: OpenApi) -> None:
     api = open_api(stats_token=TOKENS)
-    for path in ("/", "/docs"):
+    for path in HTML_PAGES:
         page = httpx.get(api.url + path, headers={"Accept": "text/html"})
         assert page.status_code == 401
         assert 'data-token="needed"' in page.text
@@ -136,7 +137,7 @@ def test_the_page_without_a_token_asks_for_it(open_api: OpenApi) -> None:
 
 
 def test_pages_come_from_this_host_alone(api: Api) -> None:
-    for path in ("/", "/docs"):
+    for path in HTML_PAGES:
         page = api.client.get(path)
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -144,11 +145,21 @@ def test_pages_come_from_this_host_alone(api: Api) -> None:
         assert "http" not in policy
         assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page.text)
         assert not re.search(r"<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=", page.text)
-        for name in re.findall(r'(?:src|href)="(/page/[^"]+)"', page.text):
-            assert api.client.get(name).status_code == 200, name
+        assert not re.search(r"(?:src|href)=[\"']?/", page.text), "a link that is not relative"
+        files = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+        assert files
+        for name in files:
+            assert api.client.get("/" + name).status_code == 200, name
     file = api.client.get("/page/main.js")
     again = api.client.get("/page/main.js", headers={"If-None-Match": file.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_page_with_a_slash_at_its_end_is_redirected(api: Api) -> None:
+    """Its links are relative: there they would lead astray."""
+    answer = api.client.get("/docs/")
+    assert (answer.status_code, answer.headers["location"]) == (308, "../docs")
+    assert api.client.get("/docs/", follow_redirects=True).url.path == "/docs"
 
 
 def test_headers_of_every_answer(api: Api) -> None:
