@@ -27,6 +27,7 @@ _MEANINGS: Final = {
     413: "the body is too large; nothing was counted",
     415: "the body has another type; nothing was counted",
     421: "this is not the name of the server; nothing was counted",
+    421: "this server has another name; nothing was counted",
     429: "too many large bodies are being read; nothing was counted",
 }
 _ERROR: Final = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
@@ -127,6 +128,6 @@ def _operation(
         "tags": [TAG],
         "summary": summary,
         "responses": {**good, **bad},
-        "security": [],
+        "security": [{}, {"token": []}] if 401 in errors else [],
     }
     return operation | ({"requestBody": body} if body else {})

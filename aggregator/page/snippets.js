@@ -18,7 +18,7 @@ export const WAYS = {
   },
   redirect: {
     name: "Redirect",
-    note: "For emails and pages without JavaScript. Register the target first:",
+    note: "For emails and pages without JavaScript. First register the target (with a write token, add -H 'Authorization: Bearer TOKEN'):",
     text: (address, banner) => `<a href="${address}/click/${banner}">My link</a>`,
   },
   pixel: {

@@ -90,7 +90,8 @@ def test_from_the_start_to_a_click_of_ones_own_on_the_live_page(
     system: SystemFactory, tab: Watched, site: Site
 ) -> None:
     """Within ten seconds, started as `make up` does, where no other process wants the cores."""
-    took, crowd = [], 1.0
+    took: list[float] = []
+    crowd = 1.0
     while not took or (took[-1] >= SEEN_WITHIN_S * crowd and len(took) < TRIES):
         began = time.monotonic()
         running = system(flush_interval=1.0)

@@ -46,7 +46,9 @@ def test_the_pages_work_under_a_path(api: Api, tab: Watched, banner: int, tmp_pa
         page.click(".try-out__btn")
         page.click(".execute")
         expect(page.locator(".request-url")).to_contain_text(f"{url}/top")
-        expect(page.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
+        expect(page.locator(".live-responses-table tbody .response-col_status")).to_contain_text(
+            "200"
+        )
         page.goto(f"{url}/docs/")
         assert page.url == f"{url}/docs"
         expect(page.locator(".opblock").first).to_be_visible()

@@ -46,7 +46,7 @@ def test_an_open_read_blocks_no_writer(database: str) -> None:
                 datetime.fromtimestamp((now + 1) * 60, UTC),
             )
             cover = cover_of(span, total_start(span))
-            total, _ = await Reader(pool).top(cover, 5)
+            (total, _), _ = await Reader(pool).top(cover, 5, raw=False)
         await store.close()
         return total
 

@@ -17,6 +17,7 @@ from aggregator.writing.fold import Arrival, Mark, Verdict
 from aggregator.writing.metrics import Metrics
 from aggregator.writing.store import Applied
 from clickmill import wire
+from clickmill.stream import StreamOptions
 from tests.support.fakes import FakeSource
 from tests.support.wait import aeventually
 
@@ -60,7 +61,12 @@ class Running:
         connection: Any = Silence()
         any_store: Any = store
         self.consumer = Consumer(
-            connection, any_store, Progress(), Metrics(CollectorRegistry()), 1, LONGEST_S
+            connection,
+            any_store,
+            Progress(),
+            Metrics(CollectorRegistry()),
+            StreamOptions(),
+            LONGEST_S,
         )
         self._source = FakeSource()
 
