@@ -27,7 +27,6 @@ _MEANINGS: Final = {
     413: "the body is too large; nothing was counted",
     415: "the body has another type; nothing was counted",
     421: "this is not the name of the server; nothing was counted",
-    421: "this server has another name; nothing was counted",
     429: "too many large bodies are being read; nothing was counted",
 }
 _ERROR: Final = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
