@@ -98,6 +98,8 @@ CREATE TABLE IF NOT EXISTS banner (
 --   sealed_at: everything the source answered before it is in frames up to last_seq.
 --   closed: no further frame will come; an open source that falls silent holds back
 --   completeThrough. `clickmill sources give-up` closes those of a machine that is lost.
+--   uncounted: clicks of total that are in no table, since their batch was counted before as a frame
+--   of another source or seq, or was set aside.
 --   node: the machine, by CLICKMILL_NODE or its host name; '' from a worker of 0.1.
 CREATE TABLE IF NOT EXISTS source (
     source     uuid        PRIMARY KEY,
@@ -107,8 +109,19 @@ CREATE TABLE IF NOT EXISTS source (
     sealed_at  timestamptz NOT NULL DEFAULT to_timestamp(0),
     closed     boolean     NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now(),
-    node       text        NOT NULL DEFAULT ''
+    node       text        NOT NULL DEFAULT '',
+    uncounted  bigint      NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
+
+-- The keys of batches that were sent with an Idempotency-Key: inserted in the transaction that counts
+-- the batch, so that it counts once, whoever sends it again to whom. Deleted some days after no copy
+-- of the batch can count any more (clickmill/batches.py).
+--   key, digest: of the key's text and of what the batch asks to count, 128 bits each.
+CREATE TABLE IF NOT EXISTS idempotency_key (
+    key        uuid        PRIMARY KEY,
+    digest     uuid        NOT NULL,
+    counted_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- Sources of machines that were given up as lost: who did it, when, and what may be missing.
 --   missing_from: every click that the source answered before this moment is counted.
@@ -131,6 +144,8 @@ CREATE TABLE IF NOT EXISTS source_given_up (
 --   hole:       a lost range: frames that no spool has any more; clicks says how many are missing
 --   total:      the frame was counted, but its running total disagrees by this many clicks
 --   refused:    Postgres refused the frame's counts; clicks is their sum
+--   key:        another batch was counted with this batch's Idempotency-Key
+--   late:       a batch came so long after it was sealed that its key may be forgotten
 CREATE TABLE IF NOT EXISTS quarantine (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     received_at timestamptz NOT NULL DEFAULT now(),
@@ -195,6 +210,9 @@ BEGIN
     END IF;
     IF to_regclass('rollup_day_by_time') IS NULL THEN
         CREATE INDEX rollup_day_by_time ON rollup_day (day, banner_id);
+    END IF;
+    IF to_regclass('idempotency_key_by_time') IS NULL THEN
+        CREATE INDEX idempotency_key_by_time ON idempotency_key (counted_at);
     END IF;
     IF to_regclass('correction_minute_by_time') IS NULL THEN
         CREATE INDEX correction_minute_by_time ON correction_minute (minute, banner_id);
@@ -317,7 +335,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clickmill_read') THEN
         RETURN;
     END IF;
-    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,retention,banner,source,source_given_up,quarantine,correction,correction_minute,clicks_by_minute,clicks_by_hour,clicks_by_day}'::text[] LOOP
+    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,retention,banner,source,idempotency_key,source_given_up,quarantine,correction,correction_minute,clicks_by_minute,clicks_by_hour,clicks_by_day}'::text[] LOOP
         IF NOT has_table_privilege('clickmill_read', part, 'SELECT') THEN
             EXECUTE format('GRANT SELECT ON %I TO clickmill_read', part);
         END IF;

@@ -75,7 +75,9 @@ class Service:
             self._readiness,
         )  # fmt: skip
         deps = self._deps(registry)
-        self._nats_api = NatsApi(self._connection, make_answers(deps), make_register(deps))
+        self._nats_api = NatsApi(
+            self._connection, make_answers(deps), make_register(deps), self._pool
+        )
         self._web = Web(build_app(deps), settings.stats_host, settings.stats_port)
 
     def _deps(self, registry: CollectorRegistry) -> Deps:

@@ -27,9 +27,10 @@ NAMES: Final = frozenset(
     {
         "ingest.flip", "ingest.append", "ingest.appended", "ingest.fsync", "ingest.clear",
         "ingest.cleared", "ingest.publish", "ingest.acknowledged", "ingest.trim",
+        "batches.make_source", "batches.stored",
         "adopt.lock", "adopt.seal", "adopt.sealed", "adopt.discard", "adopt.remove",
-        "aggregator.apply", "aggregator.before_commit", "aggregator.after_commit",
-        "aggregator.acknowledge", "aggregator.broadcast",
+        "aggregator.apply", "aggregator.keys", "aggregator.before_commit",
+        "aggregator.after_commit", "aggregator.acknowledge", "aggregator.broadcast",
         "backup.frames", "backup.dump", "backup.dumped",
         "restore.prepared", "restore.tables", "restore.frames",
         "rollup.close", "rollup.closed", "rollup.folded", "rollup.derived", "rollup.before_commit",

@@ -37,6 +37,18 @@ class SourceStatus(msgspec.Struct, frozen=True):
     node: str = ""
 
 
+class KeysRequest(msgspec.Struct, frozen=True):
+    """Asks which of these idempotency keys are counted already."""
+
+    keys: list[UUID]
+
+
+class KeysReply(msgspec.Struct, frozen=True):
+    """For each key, in the order asked: the digest of what was counted with it, or None."""
+
+    digests: list[UUID | None]
+
+
 class SourcesRequest(msgspec.Struct, frozen=True):
     """Asks for the open sources; with `give_up` (a node or a source) closes its silent ones.
 

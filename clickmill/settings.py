@@ -164,6 +164,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_max_clicks: Annotated[
         int, Meta(ge=1, le=10**10, description="most clicks that one `POST /clicks` may count")
     ] = 10_000_000
+    max_backdate_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3660,
+            description="days that the `ts` of a click may be in the past (docs/batches.md)",
+        ),
+    ] = 32
     max_connections: Annotated[
         int,
         Meta(
@@ -197,6 +205,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def node_name(self) -> str:
         """The name of this machine: the setting, or the host name."""
         return self.node or socket.gethostname()
+
+    @property
+    def backdate_days(self) -> int:
+        """Days that the time of a click may be in the past: at most as long as minutes are kept."""
+        return min(self.max_backdate_days, self.retention_days or self.max_backdate_days)
 
     def to_env(self) -> dict[str, str]:
         """These settings as environment variables, for a child; unset strings stay out."""

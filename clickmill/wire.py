@@ -21,6 +21,15 @@ Layout of a frame, little-endian, without padding:
     72      8*n   counts, u64
     72+8*n  4*n   banner IDs, u32, ascending, each once
 
+Bit 1 of the features: the frame is one whole batch of clicks with an Idempotency-Key (see `Batch`).
+Its pairs are in the client's order, an ID may come more than once, and each has its own minute:
+
+    72       16   key (UUID)
+    88       16   digest of what the batch asked to count (UUID)
+    104      8*n  counts, u64
+    104+8*n  4*n  banner IDs, u32
+    104+12*n 4*n  minutes after the frame's minute, u32
+
 Versions. Programs of two releases run side by side during an upgrade, so a frame says what its
 reader has to understand, as the superblock of ext4 does. Bits 24 to 31 of the features may be
 ignored by a reader that doesn't know them; any other unknown bit, and a word at offset 68 that is
@@ -47,6 +56,7 @@ DELTAS_PREFIX: Final = "clickmill.deltas"
 STATS_SUBJECT: Final = "clickmill.stats"
 COMMITTED_SUBJECT: Final = "clickmill.committed"
 SOURCES_SUBJECT: Final = "clickmill.sources"
+KEYS_SUBJECT: Final = "clickmill.keys"
 BANNERS_SUBJECT: Final = "clickmill.banners"
 BANNERS_CHANGED_SUBJECT: Final = "clickmill.banners.changed"
 
@@ -70,7 +80,12 @@ _CHECKED_FROM: Final = 8
 HEADER_BYTES: Final = _HEADER.size
 BYTES_PER_PAIR: Final = 12
 MAX_FRAME_BYTES: Final = HEADER_BYTES + BYTES_PER_PAIR * MAX_PAIRS
+KEY_BYTES: Final = 32
+BYTES_PER_ROW: Final = 16
+"""What a pair with its minute takes in the frame of a batch."""
+MAX_ROWS: Final = 32_768
 _CLOSED: Final = 1
+_BATCH: Final = 2
 _MAY_BE_IGNORED: Final = 0xFF00_0000
 MAX_NEWER_BYTES: Final = 1024 * 1024
 """The longest frame that any version may make: what NATS takes as one message."""
@@ -81,6 +96,7 @@ HEADERS_BYTES: Final = 512
 # NATS refuses a message over 1 MiB, unless told otherwise.
 assert HEADER_BYTES == 72
 assert MAX_FRAME_BYTES + HEADERS_BYTES < 1024 * 1024
+assert HEADER_BYTES + KEY_BYTES + MAX_ROWS * BYTES_PER_ROW + HEADERS_BYTES < 1024 * 1024
 assert sys.byteorder == "little", "counts and IDs are read in place, as little-endian words"
 
 
@@ -92,11 +108,23 @@ class NewerFrameError(Exception):
     """A whole frame of a newer version: neither damaged nor to be used; upgrade this program."""
 
 
+class Batch(NamedTuple):
+    """What makes a frame count once however often its batch was sent: see `clickmill/batches.py`.
+
+    `minutes` is a packed array (u32) of each pair's minute, counted from the frame's.
+    """
+
+    key: UUID
+    digest: UUID
+    minutes: bytes | memoryview
+
+
 class Frame(NamedTuple):
     """The clicks of one source in one minute, sealed: immutable, with the source's running total.
 
     `ids` and `counts` are packed little-endian arrays (u32 and u64) of the same length, IDs
-    ascending, so that neither end has to build an object for each pair.
+    ascending, so that neither end has to build an object for each pair. A frame with a `batch`
+    has pairs of several minutes, in any order.
     """
 
     source: UUID
@@ -107,10 +135,11 @@ class Frame(NamedTuple):
     closed: bool
     ids: bytes | memoryview
     counts: bytes | memoryview
+    batch: Batch | None = None
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """The (banner ID, count) pairs as Python integers, by ascending ID."""
+        """The (banner ID, count) pairs as Python integers, in the frame's order."""
         ids = memoryview(self.ids).cast("B").cast("I")
         return list(zip(ids, memoryview(self.counts).cast("B").cast("Q"), strict=True))
 
@@ -131,17 +160,31 @@ def encode(frame: Frame) -> bytes:
     Raises FrameError where the frame has more than MAX_PAIRS pairs or its arrays disagree.
     """
     n, rest = divmod(len(frame.ids), 4)
-    if rest or n * 8 != len(frame.counts) or n > MAX_PAIRS:
+    batch, most = frame.batch, MAX_ROWS if frame.batch else MAX_PAIRS
+    if rest or n * 8 != len(frame.counts) or n > most or (batch and n * 4 != len(batch.minutes)):
         raise FrameError(
-            f"a frame holds 0 to {MAX_PAIRS} pairs of u32 and u64, not {len(frame.ids)} bytes "
+            f"a frame holds 0 to {most} pairs of u32 and u64, not {len(frame.ids)} bytes "
             f"of IDs and {len(frame.counts)} bytes of counts: split it when sealing"
         )
-    length = HEADER_BYTES + n * BYTES_PER_PAIR
+    features = (_CLOSED if frame.closed else 0) | (_BATCH if batch else 0)
+    key = batch.key.bytes + batch.digest.bytes if batch else b""
     body = _HEADER.pack(
-        MAGIC, 0, length, _CLOSED if frame.closed else 0, frame.source.bytes, frame.seq,
+        MAGIC, 0, _length(n, features), features, frame.source.bytes, frame.seq,
         frame.minute, frame.sealed_at, frame.total, n, 0,
-    )[_CHECKED_FROM:] + bytes(frame.counts) + bytes(frame.ids)  # fmt: skip
+    )[_CHECKED_FROM:] + key + bytes(frame.counts) + bytes(frame.ids)  # fmt: skip
+    body += bytes(batch.minutes) if batch else b""
     return MAGIC + struct.pack("<I", google_crc32c.value(body)) + body
+
+
+def _length(n: int, features: int) -> int:
+    if features & _BATCH:
+        return HEADER_BYTES + KEY_BYTES + n * BYTES_PER_ROW
+    return HEADER_BYTES + n * BYTES_PER_PAIR
+
+
+def rows_within(max_payload: int) -> int:
+    """How many clicks a batch may have for a server that takes messages of so many bytes."""
+    return (max_payload - HEADERS_BYTES - HEADER_BYTES - KEY_BYTES) // BYTES_PER_ROW
 
 
 def pairs_within(max_payload: int) -> int:
@@ -175,13 +218,13 @@ def frame_length(head: bytes | memoryview) -> int:
     if _is_newer(magic, features, zero):
         if not HEADER_BYTES <= length <= MAX_NEWER_BYTES:
             raise FrameError(f"a length of {length} bytes is that of no frame")
-    elif n > MAX_PAIRS or length != HEADER_BYTES + n * BYTES_PER_PAIR:
+    elif n > (MAX_ROWS if features & _BATCH else MAX_PAIRS) or length != _length(n, features):
         raise FrameError(f"a length of {length} bytes does not fit {n} pairs")
     return int(length)
 
 
 def _is_newer(magic: bytes, features: int, zero: int) -> bool:
-    return magic != MAGIC or bool(features & ~(_CLOSED | _MAY_BE_IGNORED)) or bool(zero)
+    return magic != MAGIC or bool(features & ~(_CLOSED | _BATCH | _MAY_BE_IGNORED)) or bool(zero)
 
 
 def decode(data: bytes | memoryview) -> Frame:
@@ -204,10 +247,15 @@ def decode(data: bytes | memoryview) -> Frame:
         raise NewerFrameError(
             f"a frame {magic!r} with features {features:#x} {zero:#x} is of a newer version"
         )
-    split = HEADER_BYTES + 8 * n
+    begin, batch = HEADER_BYTES, None
+    if features & _BATCH:
+        begin += KEY_BYTES
+        key, digest = UUID(bytes=bytes(view[72:88])), UUID(bytes=bytes(view[88:104]))
+        batch = Batch(key, digest, view[begin + 12 * n :])
+    split, end = begin + 8 * n, begin + 12 * n
     return Frame(
         UUID(bytes=source), seq, minute, sealed_at, total, bool(features & _CLOSED),
-        view[split:], view[HEADER_BYTES:split],
+        view[split:end], view[begin:split], batch,
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ _SINGLE: Final = (
         "counter",
         "Attempts to publish a frame that NATS did not take.",
     ),
+    _Meter("clickmill_keyed_batches", "counter", "Batches with an Idempotency-Key stored."),
     _Meter("clickmill_frames_sealed", "counter", "Frames made durable in a spool."),
     _Meter(
         "clickmill_resends",

@@ -35,6 +35,7 @@ from ingest.metrics import FastpathCells, Slot
 from ingest.shipping.adoption import Adoption
 from ingest.shipping.drain import drain, report
 from ingest.shipping.health import Health
+from ingest.shipping.keyed_batches import KeyedBatches
 from ingest.shipping.limits import Limits
 from ingest.shipping.nats_link import NatsLink
 from ingest.shipping.payload import MaxPayload
@@ -64,15 +65,18 @@ async def serve(settings: Settings) -> int:
     own = Shipper(source, limits.outbox(mark=0), slot, limits.stream, limits.node_name)
     sealer = Sealer(source, own.outbox, own.disk, slot)
     adoption = Adoption(root, link, limits, slot)
-    health = Health(link, sealer, own, adoption, limits, slot)
+    batches = KeyedBatches(root, link, limits, slot)
+    health = Health(link, sealer, own, adoption, batches, limits, slot)
     proxy = StatsProxy(link.connection, settings.max_pending_stats)
-    backend = app.Backend(proxy.ask, health.problems, Exposition(root / "meters").text)
+    metrics = Exposition(root / "meters").text
+    backend = app.Backend(proxy.ask, health.problems, metrics, batches.count)
     application = app.App(sealer.counters, slot, backend, targets.redirects, _options(settings))
     sealer.counters.max_pairs = link.max_pairs()
     async with asyncio.TaskGroup() as group:
         work = [
             link.run(), sealer.run(settings.flush_interval, link, own), _ship(own, link),
-            adoption.run(), TargetsSync(link.connection, targets).run(), health.run(),
+            adoption.run(), batches.run(), TargetsSync(link.connection, targets).run(),
+            health.run(),
         ]  # fmt: skip
         tasks = [group.create_task(coroutine) for coroutine in work]
         server = _server(settings, application, sealer.counters, slot, targets)
@@ -82,7 +86,8 @@ async def serve(settings: Settings) -> int:
         await stop.wait()
         await server.stop(CONNECTIONS_S)
         await sealer.seal()
-        shippers = [own, *adoption.shippers]
+        await batches.finish()
+        shippers = [own, *batches.shippers, *adoption.shippers]
         await drain(shippers, link.connection, settings.drain_timeout)
         await sealer.seal()  # what a connection counted while it was being cut
         await end(tasks)
@@ -111,7 +116,7 @@ def _options(settings: Settings) -> app.Options:
     )  # fmt: skip
     return app.Options(
         settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes,
-        settings.batch_max_clicks,
+        settings.batch_max_clicks, settings.backdate_days,
     )  # fmt: skip
 
 

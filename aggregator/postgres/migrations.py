@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from aggregator.postgres.connection import LOCK_CLASS, LOCK_SCHEMA, session
 
-VERSION: Final = 4
+VERSION: Final = 5
 """The version that schema.sql makes, and the last of the migrations."""
 COMPATIBLE_FROM: Final = 4
 """The oldest version whose aggregators may write into tables of VERSION."""

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres import partitions
+from clickmill.batches import KEY_DAYS, LATE_DAYS
 from clickmill.retry import first_line
 
 EVERY_S: Final = 600.0
@@ -29,6 +30,8 @@ GRACE_S: Final = 60.0
 # Some hundredths of a second, so that a writer of late clicks to the same rows hardly waits.
 BATCH_ROWS: Final = 5_000
 QUARANTINE_ROWS: Final = 100_000
+KEY_ROWS_DAYS: Final = KEY_DAYS + LATE_DAYS
+"""A batch may be sent again for KEY_DAYS, and that copy may reach Postgres LATE_DAYS later."""
 
 _MINUTES: Final = "minute"
 _ROLLUPS: Final = "rollup"
@@ -55,6 +58,11 @@ WITH old AS (
     DELETE FROM rollup_{unit} WHERE ctid = ANY (ARRAY (SELECT place FROM old))
 )
 SELECT {unit}, banner_id FROM old ORDER BY {unit} DESC, banner_id DESC LIMIT 1
+"""
+_DELETE_KEYS: Final = """
+DELETE FROM idempotency_key WHERE key = ANY (ARRAY (
+    SELECT key FROM idempotency_key WHERE counted_at < now() - %s * interval '1 day'
+    ORDER BY counted_at LIMIT %s))
 """
 _UNITS: Final[tuple[LiteralString, ...]] = ("quarter", "hour", "day")
 _TABLES: Final = tuple(_DELETE.replace("{unit}", unit) for unit in _UNITS)
@@ -93,6 +101,8 @@ async def maintain(connection: AsyncConnection[Any], days: Days, grace_s: float 
         "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - %s",
         [QUARANTINE_ROWS],
     )
+    while (await connection.execute(_DELETE_KEYS, [KEY_ROWS_DAYS, BATCH_ROWS])).rowcount:
+        pass
     if days.minutes:
         first = await partitions.oldest(connection)
         await _give_up(connection, _MINUTES, first, today - timedelta(days=days.minutes))

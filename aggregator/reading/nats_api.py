@@ -1,4 +1,5 @@
-"""Answers workers' questions over NATS: a banner's statistics, and the register's targets.
+"""Answers workers' questions over NATS: a banner's statistics, the register's targets, and which
+idempotency keys are counted.
 
 Why over NATS: one ingest port then serves everything, from any number of machines, without
 knowing where an aggregator is. The logic is that of the HTTP face; only the carrier differs.
@@ -12,10 +13,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
+import psycopg
 from nats.aio.msg import Msg
 
+from aggregator.reading import key_lookup
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
+from aggregator.reading.queries import Pool
 from clickmill import messages, wire
 from clickmill.connection import Connection
 from clickmill.contract.problem import Problem
@@ -26,14 +30,18 @@ MAX_AT_ONCE: Final = 64
 
 log = logging.getLogger("clickmill.nats_api")
 
+_KeysRequest: Final = msgspec.json.Decoder(messages.KeysRequest)
 _StatsRequest: Final = msgspec.json.Decoder(messages.StatsRequest)
 
 
 class NatsApi:
     """Subscribes to the requests. Each is answered once, by one of the aggregators."""
 
-    def __init__(self, connection: Connection, answers: Answers, register: Register) -> None:
+    def __init__(
+        self, connection: Connection, answers: Answers, register: Register, pool: Pool
+    ) -> None:
         self._connection, self._answers, self._register = connection, answers, register
+        self._pool = pool
         self._free = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -41,6 +49,7 @@ class NatsApi:
         """Subscribe; from here on questions are answered."""
         await self._listen(wire.STATS_SUBJECT, self._stats)
         await self._listen(wire.BANNERS_SUBJECT, self._targets)
+        await self._listen(wire.KEYS_SUBJECT, self._keys)
 
     async def _listen(self, subject: str, answer: Callable[[Msg], Awaitable[None]]) -> None:
         async def take(message: Msg) -> None:
@@ -80,6 +89,14 @@ class NatsApi:
             return
         headers = {wire.MORE_HEADER: str(last)} if last is not None else None
         await self._connection.publish(message.reply, page, headers=headers)
+
+    async def _keys(self, message: Msg) -> None:
+        try:
+            reply = await key_lookup.find(self._pool, _KeysRequest.decode(message.data))
+        except psycopg.Error as error:
+            log.debug("the keys can't be read: %s", error)
+            return
+        await self._connection.publish(message.reply, msgspec.json.encode(reply))
 
 
 async def announce_target(connection: Connection, banner_id: int, target: str | None) -> None:

@@ -17,6 +17,7 @@ def record(metrics: Metrics, batch: Sequence[Delivery], applied: Applied) -> Non
     verdicts = Counter(applied.verdicts)
     metrics.batch.observe(len(batch))
     metrics.applied.inc(verdicts[Verdict.APPLIED])
+    metrics.repeated.inc(verdicts[Verdict.REPEATED])
     metrics.duplicates.inc(verdicts[Verdict.DUPLICATE])
     metrics.gaps.inc(verdicts[Verdict.GAP])
     metrics.clicks.inc(applied.clicks)

@@ -143,7 +143,7 @@ class Progress:
 
     def _came(self, known: _Source | None, mark: Mark) -> None:
         """Clicks that a mark adds to what was known of its source."""
-        self.rates.add(max(0, mark.total - (known.mark.total if known is not None else 0)))
+        self.rates.add(max(0, mark.counted - (known.mark.counted if known is not None else 0)))
 
     def committed(self, marks: Mapping[UUID, Mark], heard: int | None = None) -> None:
         """Marks as they stand in Postgres now; `heard` defaults to this moment."""

@@ -6,6 +6,10 @@ writes the result in the same transaction; the model in the tests drives the ver
 
 For each source only the contiguous run after its mark counts: mark+1, mark+2, … Whatever order
 or number of copies the frames come in, the outcome is the same.
+
+In two steps. `Walk` decides by the marks which frames are next. Of those that are batches with a
+key it collects the keys; `store` inserts them in Postgres, and so learns which are new. Then
+`Walk.sum` adds up what counts: frames of counters, and batches whose key is new (see `keys`).
 """
 
 from __future__ import annotations
@@ -16,15 +20,17 @@ from enum import Enum
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import numpy as np
-
 from aggregator.writing import sums
+from aggregator.writing.keys import Keys
+from aggregator.writing.plausible import (
+    MAX_FRAME_CLICKS,
+    MAX_SEQ,
+    MAX_TOTAL,
+    all_plausible,
+    fault_of,
+)
 from clickmill.wire import Frame
 
-MAX_BANNER_ID: Final = 2**31 - 1  # banner_minute.banner_id is a Postgres int
-MAX_SEQ: Final = 2**63 - 1  # source.last_seq is a bigint
-MAX_TOTAL: Final = 2**62  # source.total is a bigint, and so is any difference of two
-MAX_FRAME_CLICKS: Final = 2**48
 MAX_BATCH_FRAMES: Final = 16_384
 # So no sum of one batch can leave the range of a bigint, nor of the arithmetic here.
 assert MAX_BATCH_FRAMES * MAX_FRAME_CLICKS < 2**63
@@ -34,13 +40,20 @@ class Mark(NamedTuple):
     """The high-water mark of a source: the last seq applied, and the running total there.
 
     `sealed_at` is Unix time in nanoseconds; everything answered before it is in frames up to
-    `last_seq`. `closed`: the source said that no frame will follow.
+    `last_seq`. `closed`: the source said that no frame will follow. `uncounted`: clicks of `total`
+    that are in no table: of batches that were counted before, as frames of another source or seq.
     """
 
     last_seq: int = 0
     total: int = 0
     sealed_at: int = 0
     closed: bool = False
+    uncounted: int = 0
+
+    @property
+    def counted(self) -> int:
+        """The clicks of this source in the tables."""
+        return self.total - self.uncounted
 
 
 class Arrival(NamedTuple):
@@ -68,9 +81,13 @@ def source_of(arrival: Arrival) -> UUID | None:
 
 
 class Verdict(Enum):
-    """What became of an arrival. All but GAP may be acknowledged once the commit stands."""
+    """What became of an arrival. All but GAP may be acknowledged once the commit stands.
+
+    REPEATED: its source's mark advanced over it, but its batch is counted already.
+    """
 
     APPLIED = "applied"
+    REPEATED = "repeated"
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
     GAP = "gap"
@@ -87,10 +104,14 @@ class Quarantined(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The minutes (Unix time // 60, both included) into which every frame's minute is clamped."""
+    """The minutes (Unix time // 60, both included) into which every frame's minute is clamped.
+
+    `first_own`: the first minute for clicks with a time of their own.
+    """
 
     first: int
     last: int
+    first_own: int = 0
 
 
 @dataclass(slots=True)
@@ -108,33 +129,19 @@ class Folded:
     """Frames whose minute lay outside the window."""
 
 
-def fold(marks: Mapping[UUID, Mark], arrivals: Sequence[Arrival], window: Window) -> Folded:
-    """Decide every arrival against the marks, and sum what counts.
+def fold(
+    marks: Mapping[UUID, Mark], arrivals: Sequence[Arrival], window: Window,
+    counted: Mapping[UUID, UUID] | None = None, late_before: int = 0,
+) -> Folded:  # fmt: skip
+    """Decide every arrival against the marks and the keys counted so far, and sum what counts.
 
     A source without a mark starts at 0. At most MAX_BATCH_FRAMES arrivals.
     """
-    if len(arrivals) > MAX_BATCH_FRAMES:
-        raise ValueError(f"at most {MAX_BATCH_FRAMES} arrivals in a batch, not {len(arrivals)}")
-    arrivals, clicks, pairs = _vet(arrivals)
-    walk = _Walk(marks, arrivals, clicks)
-    walk.run()
-    applied = walk.applied
-    if len(applied) != len(pairs.lengths):
-        pairs = sums.gather([_frame(arrivals[i]) for i in applied])
-    minutes = np.array([_frame(arrivals[i]).minute for i in applied], dtype=np.int64)
-    inside = np.clip(minutes, window.first, window.last)
-    return Folded(
-        verdicts=walk.verdicts,
-        rows=sums.sum_by_minute(pairs, inside) if len(applied) else sums.NO_ROWS,
-        marks=walk.changed,
-        quarantine=walk.quarantine,
-        clicks=sum(clicks[i] for i in applied),
-        pairs=len(pairs.ids),
-        clamped=int((inside != minutes).sum()),
-    )
+    return Walk(marks, arrivals, late_before).sum(counted or {}, window)
 
 
-def _frame(arrival: Arrival) -> Frame:
+def frame_of(arrival: Arrival) -> Frame:
+    """The frame of an arrival that has one."""
     assert arrival.frame is not None
     return arrival.frame
 
@@ -143,58 +150,45 @@ def _vet(arrivals: Sequence[Arrival]) -> tuple[list[Arrival], list[int], sums.Pa
     """Add up each frame, and turn frames that no table can hold into unreadable ones."""
     vetted = list(arrivals)
     readable = [i for i, arrival in enumerate(vetted) if arrival.frame is not None]
-    frames = [_frame(vetted[i]) for i in readable]
+    frames = [frame_of(vetted[i]) for i in readable]
     pairs = sums.gather(frames)
     clicks = [0] * len(vetted)
-    if _plausible(pairs) and all(frame.total <= MAX_TOTAL for frame in frames):
+    if all_plausible(pairs) and all(frame.total <= MAX_TOTAL for frame in frames):
         for i, n in zip(readable, sums.clicks_of_each(pairs), strict=True):
             clicks[i] = n
         return vetted, clicks, pairs
     kept = []
     for i in readable:
-        fault = _fault(_frame(vetted[i]))
+        fault = fault_of(frame_of(vetted[i]))
         if fault:
             vetted[i] = vetted[i]._replace(frame=None, fault=fault)
         else:
-            clicks[i] = _frame(vetted[i]).clicks
-            kept.append(_frame(vetted[i]))
+            clicks[i] = frame_of(vetted[i]).clicks
+            kept.append(frame_of(vetted[i]))
     return vetted, clicks, sums.gather(kept)
 
 
-def _plausible(pairs: sums.Pairs) -> bool:
-    """Whether all frames together stay under the limit of one: then each of them does."""
-    if not len(pairs.ids):
-        return True
-    total = float(pairs.counts.sum(dtype=np.float64))
-    return total <= MAX_FRAME_CLICKS and int(pairs.ids.max()) <= MAX_BANNER_ID
+class Walk:
+    """One pass over the batch, source by source, in the order of seq.
 
-
-def _fault(frame: Frame) -> str:
-    ids = np.frombuffer(frame.ids, dtype="<u4")
-    if len(ids) and int(ids.max()) > MAX_BANNER_ID:
-        return f"banner {int(ids.max())} is over {MAX_BANNER_ID}"
-    if frame.clicks > MAX_FRAME_CLICKS:
-        return f"{frame.clicks} clicks in one frame are over {MAX_FRAME_CLICKS}"
-    if frame.total > MAX_TOTAL:
-        return f"a total of {frame.total} clicks is over {MAX_TOTAL}"
-    return ""
-
-
-class _Walk:
-    """One pass over the batch, source by source, in the order of seq."""
+    Batches sealed before `late_before` (Unix nanoseconds) claim no key: see `keys`.
+    """
 
     def __init__(
-        self, marks: Mapping[UUID, Mark], arrivals: list[Arrival], clicks: list[int]
+        self, marks: Mapping[UUID, Mark], arrivals: Sequence[Arrival], late_before: int = 0
     ) -> None:
+        if len(arrivals) > MAX_BATCH_FRAMES:
+            raise ValueError(f"at most {MAX_BATCH_FRAMES} arrivals in a batch, not {len(arrivals)}")
         self._marks = marks
-        self._arrivals = arrivals
-        self._clicks = clicks
+        self._arrivals, self._clicks, self._pairs = _vet(arrivals)
+        self.keys = Keys(late_before)
         self.verdicts = [Verdict.GAP] * len(arrivals)
         self.changed: dict[UUID, Mark] = {}
         self.quarantine: list[Quarantined] = []
         self.applied: list[int] = []
+        self._run()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         for source, indexes in self._by_source().items():
             if len(indexes) > 1:
                 indexes.sort(key=self._order)
@@ -202,6 +196,36 @@ class _Walk:
         # In the order of arrival, so that the sums of a batch that is applied whole can be
         # taken from the arrays as they were gathered.
         self.applied.sort()
+
+    def sum(self, counted: Mapping[UUID, UUID], window: Window) -> Folded:
+        """`counted`: the digests of those of `keys` that Postgres had before."""
+        self._leave_out(self.keys.left_out(counted))
+        applied, pairs = self.applied, self._pairs
+        frames = [frame_of(self._arrivals[i]) for i in applied]
+        if len(applied) != len(pairs.lengths):
+            pairs = sums.gather(frames)
+        rows, clamped = sums.sum_within(frames, pairs, *window)
+        return Folded(
+            verdicts=self.verdicts,
+            rows=rows,
+            marks=self.changed,
+            quarantine=self.quarantine,
+            clicks=sum(self._clicks[i] for i in applied),
+            pairs=len(pairs.ids),
+            clamped=clamped,
+        )
+
+    def _leave_out(self, reasons: Mapping[int, str]) -> None:
+        """These arrivals move their marks and count nothing; a reason of "" needs no report."""
+        for i, reason in reasons.items():
+            frame, clicks = frame_of(self._arrivals[i]), self._clicks[i]
+            mark = self.changed[frame.source]
+            self.changed[frame.source] = mark._replace(uncounted=mark.uncounted + clicks)
+            self.verdicts[i] = Verdict.QUARANTINED if reason else Verdict.REPEATED
+            if reason:
+                self._note(i, reason, clicks)
+        if reasons:
+            self.applied = [i for i in self.applied if i not in reasons]
 
     def _by_source(self) -> dict[UUID, list[int]]:
         by_source: dict[UUID, list[int]] = {}
@@ -245,13 +269,16 @@ class _Walk:
             return mark._replace(last_seq=seq)
         self.applied.append(i)
         self.verdicts[i] = Verdict.APPLIED
+        if frame.batch is not None:
+            self.keys.saw(i, frame.batch, frame.sealed_at)
         missing = frame.total - clicks - mark.total
         if hole:
             self._note(i, f"hole: frames {mark.last_seq + 1} to {seq - 1} are lost", missing)
         elif missing:
             self._note(i, f"total: {frame.total}, not {mark.total + clicks}", missing)
         sealed_at = max(mark.sealed_at, frame.sealed_at)
-        return Mark(seq, frame.total, sealed_at, mark.closed or frame.closed)
+        closed = mark.closed or frame.closed
+        return Mark(seq, frame.total, sealed_at, closed, mark.uncounted)
 
     def _set_aside(self, i: int, seq: int | None) -> None:
         arrival = self._arrivals[i]

@@ -21,7 +21,7 @@ from clickmill.build_info import BuildInfo
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 LAG_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800)
-QUARANTINE_REASONS: Final = ("unreadable", "hole", "total", "refused")
+QUARANTINE_REASONS: Final = ("unreadable", "hole", "total", "refused", "key", "late")
 
 
 def register_process(registry: CollectorRegistry) -> None:
@@ -54,6 +54,9 @@ class BatchMetrics:
     def __init__(self, make: _Make) -> None:
         self.applied = make.counter("frames_applied", "Frames applied and committed")
         self.duplicates = make.counter("frames_duplicate", "Frames that had been applied before")
+        self.repeated = make.counter(
+            "frames_repeated", "Batches that had been counted before, by their Idempotency-Key"
+        )
         self.gaps = make.counter(
             "frames_gap", "Frames that came before an earlier frame of their source"
         )

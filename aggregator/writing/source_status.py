@@ -32,7 +32,7 @@ log = logging.getLogger("clickmill.source_status")
 
 _COLUMNS: Final = """
 SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigint * 1000, closed,
-       (extract(epoch FROM updated_at) * 1000000)::bigint * 1000, node FROM source
+       uncounted, (extract(epoch FROM updated_at) * 1000000)::bigint * 1000, node FROM source
 """
 _OPEN: Final = _COLUMNS + "WHERE NOT closed"
 # Rows that a batch has locked are left to the next round: nothing here may wait for the writer.
@@ -109,9 +109,9 @@ class SourceReports:
         if first or not alone or self._round % ROUNDS_ALONE == 0:
             cursor = await connection.execute(_OPEN, binary=True)
             rows = await cursor.fetchall()
-            self._progress.reload({row[0]: (Mark(*row[1:5]), row[5]) for row in rows}, anew=first)
-            self._progress.names_are({row[0]: row[6] for row in rows})
-            self._named = {row[0] for row in rows if row[6]}
+            self._progress.reload({row[0]: (Mark(*row[1:6]), row[6]) for row in rows}, anew=first)
+            self._progress.names_are({row[0]: row[7] for row in rows})
+            self._named = {row[0] for row in rows if row[7]}
         await self._store_names(connection)
         unseen = self._progress.to_look_up()[:MAX_LOOKUPS]
         if self._lookups or unseen:
@@ -137,7 +137,7 @@ class SourceReports:
         asked, self._lookups = self._lookups, {}
         sources = arrays.uuids([*asked, *unseen])
         cursor = await connection.execute(_THESE, [sources], binary=True)
-        rows = {row[0]: (Mark(*row[1:5]), row[5]) for row in await cursor.fetchall()}
+        rows = {row[0]: (Mark(*row[1:6]), row[6]) for row in await cursor.fetchall()}
         self._progress.looked_up(unseen, rows)
         if closed := [source for source in asked if source in rows and rows[source][0].closed]:
             await self._reopen(connection, closed)

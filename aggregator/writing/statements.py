@@ -22,9 +22,17 @@ INSERT INTO source (source, shard) SELECT * FROM unnest(%s, %s) ON CONFLICT DO N
 
 # Sorted, so that two aggregators that share sources wait for each other instead of deadlocking.
 LOCK_MARKS: Final = """
-SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigint * 1000, closed
+SELECT source, last_seq, total, (extract(epoch FROM sealed_at) * 1000000)::bigint * 1000, closed,
+       uncounted
 FROM source WHERE source = ANY(%s) ORDER BY source FOR UPDATE
 """
+
+# Sorted, as all rows are: where two transactions have a key, the second waits here for the first.
+CLAIM_KEYS: Final = """
+INSERT INTO idempotency_key (key, digest) SELECT * FROM unnest(%s, %s)
+ON CONFLICT DO NOTHING RETURNING key
+"""
+FIND_KEYS: Final = "SELECT key, digest FROM idempotency_key WHERE key = ANY(%s)"
 
 # Held until the transaction ends. Statements after it see the mark `closing` as it stays meanwhile.
 HOLD_CLOSING: Final = "SELECT pg_advisory_xact_lock_shared(%s, %s)"
@@ -46,8 +54,8 @@ INSERT INTO rollup_late (banner_id, minute, clicks) SELECT * FROM unnest(%s, %s,
 
 ADVANCE_MARKS: Final = """
 UPDATE source AS s SET last_seq = n.last_seq, total = n.total, sealed_at = n.sealed_at,
-       closed = n.closed, updated_at = now()
-FROM unnest(%s, %s, %s, %s, %s) AS n (source, last_seq, total, sealed_at, closed)
+       closed = n.closed, uncounted = n.uncounted, updated_at = now()
+FROM unnest(%s, %s, %s, %s, %s, %s) AS n (source, last_seq, total, sealed_at, closed, uncounted)
 WHERE s.source = n.source
 """
 
@@ -71,6 +79,12 @@ def row_columns(rows: Rows, slot: int = 0) -> list[object]:
     ]
 
 
+def claim_columns(claims: Mapping[UUID, UUID]) -> list[object]:
+    """The parameters of CLAIM_KEYS, by key."""
+    keys = sorted(claims)
+    return [arrays.uuids(keys), arrays.uuids([claims[key] for key in keys])]
+
+
 def mark_columns(marks: Mapping[UUID, Mark]) -> list[object]:
     """The parameters of ADVANCE_MARKS, by source."""
     sources = sorted(marks)
@@ -81,4 +95,5 @@ def mark_columns(marks: Mapping[UUID, Mark]) -> list[object]:
         arrays.int8s([mark.total for mark in chosen]),
         arrays.timestamps_ns([mark.sealed_at for mark in chosen]),
         arrays.bools(mark.closed for mark in chosen),
+        arrays.int8s([mark.uncounted for mark in chosen]),
     ]

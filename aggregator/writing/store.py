@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,13 +31,16 @@ from aggregator.writing.fold import (
     Mark,
     Quarantined,
     Verdict,
+    Walk,
     Window,
-    fold,
     source_of,
 )
+from aggregator.writing.keys import Keys
+from aggregator.writing.refused import halves, with_floors, without_rows
 from aggregator.writing.slots import take_slot
-from aggregator.writing.sums import NO_ROWS, Rows
+from aggregator.writing.sums import Rows
 from clickmill import messages, wire
+from clickmill.batches import LATE_DAYS
 from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
 
@@ -45,6 +48,9 @@ APPLY_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 1.0
 AHEAD_MINUTES: Final = 60
 BEHIND_DAYS: Final = 32
+OWN_BEHIND_DAYS: Final = 3_670
+"""For clicks with a time of their own: above CLICKMILL_MAX_BACKDATE_DAYS, for frames that wait."""
+NS_PER_MINUTE: Final = wire.SECONDS_PER_MINUTE * 10**9
 MAX_KNOWN_SOURCES: Final = 200_000
 
 # Errors that the values themselves cause: trying the same again never helps.
@@ -89,14 +95,18 @@ class Store:
         retention_days: int = 0,
         on_retry: Callable[[], None] = lambda: None,
         behind_days: int = BEHIND_DAYS,
+        late_days: int = LATE_DAYS,
     ) -> None:
         """`retention_days`: minutes older than this are clamped (0: kept forever).
 
         Minutes older than `behind_days` are clamped too, because a clock must have been wrong.
+        Batches sealed over `late_days` ago count only if their key is known (see `keys`).
         `on_retry` is called for each attempt that failed and is repeated.
         """
         self._dsn = dsn
         self._behind = min(retention_days or behind_days, behind_days) * sql.MINUTES_PER_DAY
+        self._own_behind = min(retention_days or OWN_BEHIND_DAYS, OWN_BEHIND_DAYS)
+        self._late = late_days * sql.MINUTES_PER_DAY
         self._connection: AsyncConnection[Any] | None = None
         self._slot = 0
         self._known: set[UUID] = set()
@@ -134,8 +144,8 @@ class Store:
         except (psycopg.errors.QueryCanceled, *VALUE_ERRORS) as error:
             await self._discard()
             if len(at) > 1:
-                arrivals = _with_floors(arrivals)
-                for half in _halves(arrivals, at):
+                arrivals = with_floors(arrivals)
+                for half in halves(arrivals, at):
                     await self._apply_places(arrivals, half, applied)
                 return
             reason = f"refused: {first_line(error)}"
@@ -184,9 +194,11 @@ class Store:
         sources = sorted({s for s in map(source_of, arrivals) if s is not None})
         failpoint("aggregator.apply")
         marks, now, closing = await self._lock_marks(connection, sources)
-        folded = fold(marks, arrivals, Window(now - self._behind, now + AHEAD_MINUTES))
+        walk = Walk(marks, arrivals, (now - self._late) * NS_PER_MINUTE)
+        counted = await self._claim(connection, walk.keys) if walk.keys else {}
+        folded = walk.sum(counted, self._window(now))
         if refused:
-            folded = _without_rows(folded, arrivals, refused)
+            folded = without_rows(folded, arrivals, refused)
         missing = self._days_missing(folded.rows)
         if missing:
             await connection.execute("ROLLBACK")
@@ -225,6 +237,23 @@ class Store:
         if closing is None:
             raise psycopg.OperationalError("rollup_mark is empty: restart an aggregator")
         return marks, now, closing
+
+    async def _claim(self, connection: AsyncConnection[Any], keys: Keys) -> dict[UUID, UUID]:
+        """Insert the keys; the digests of those that were there before."""
+        async with connection.pipeline():
+            claimed = await connection.execute(
+                sql.CLAIM_KEYS, sql.claim_columns(keys.claims), binary=True
+            )
+            found = await connection.execute(
+                sql.FIND_KEYS, [arrays.uuids(sorted(keys.all))], binary=True
+            )
+        new = {row[0] for row in await claimed.fetchall()}
+        failpoint("aggregator.keys")
+        return {row[0]: row[1] for row in await found.fetchall() if row[0] not in new}
+
+    def _window(self, now: int) -> Window:
+        own = self._own_behind * sql.MINUTES_PER_DAY
+        return Window(now - self._behind, now + AHEAD_MINUTES, now - own)
 
     def _days_missing(self, rows: Rows) -> set[int]:
         if not len(rows.when):
@@ -265,37 +294,3 @@ class Store:
                 await connection.close()
         except (psycopg.Error, OSError, TimeoutError) as error:
             log.debug("closing a broken connection: %s", error)
-
-
-def _with_floors(arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """Each with the highest floor of its source: the one that brought it may be in another half,
-    behind frames that only the floor lets through."""
-    floors: dict[UUID | None, int] = {}
-    for arrival in arrivals:
-        floors[arrival.source] = max(arrival.floor, floors.get(arrival.source, 1))
-    return [arrival._replace(floor=floors[arrival.source]) for arrival in arrivals]
-
-
-def _halves(arrivals: Sequence[Arrival], at: list[int]) -> Iterable[list[int]]:
-    """Two parts of a refused batch; of a source in both, the first has the earlier."""
-    order = sorted(at, key=lambda place: _sort_key(arrivals[place]))
-    middle = len(order) // 2
-    return order[:middle], order[middle:]
-
-
-def _sort_key(arrival: Arrival) -> tuple[bytes, int, bool]:
-    """By source and seq; a readable copy of a frame before a damaged one, as in the fold."""
-    source = arrival.source.bytes if arrival.source else b""
-    return source, arrival.seq or 0, arrival.frame is None
-
-
-def _without_rows(folded: Folded, arrivals: Sequence[Arrival], reason: str) -> Folded:
-    """The same step of the marks, with the counts in the quarantine instead of the tables."""
-    for place, arrival in enumerate(arrivals):
-        if folded.verdicts[place] is Verdict.APPLIED:
-            folded.verdicts[place] = Verdict.QUARANTINED
-            folded.quarantine.append(
-                Quarantined(arrival.source, arrival.seq, reason, folded.clicks, arrival.raw)
-            )
-    folded.rows, folded.clicks, folded.pairs = NO_ROWS, 0, 0
-    return folded

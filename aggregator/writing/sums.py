@@ -43,11 +43,15 @@ NO_ROWS: Final = Rows(*[np.zeros(0, dtype=np.int64)] * 3)
 
 
 class Pairs(NamedTuple):
-    """The pairs of several frames end to end; `lengths[i]` of them belong to frame i."""
+    """The pairs of several frames end to end; `lengths[i]` of them belong to frame i.
+
+    `after`: minutes of each pair after its frame's; None where no frame is a batch.
+    """
 
     lengths: Ints
     ids: NDArray[np.uint32]
     counts: Counts
+    after: Ints | None
 
 
 def gather(frames: Sequence[Frame]) -> Pairs:
@@ -56,7 +60,15 @@ def gather(frames: Sequence[Frame]) -> Pairs:
         np.array([len(frame.counts) >> 3 for frame in frames], dtype=np.int64),
         np.frombuffer(b"".join([frame.ids for frame in frames]), dtype="<u4"),
         np.frombuffer(b"".join([frame.counts for frame in frames]), dtype="<u8"),
+        _after(frames),
     )
+
+
+def _after(frames: Sequence[Frame]) -> Ints | None:
+    if not any(frame.batch for frame in frames):
+        return None
+    parts = [frame.batch.minutes if frame.batch else bytes(len(frame.ids)) for frame in frames]
+    return np.frombuffer(b"".join(parts), dtype="<u4").astype(np.int64)
 
 
 def clicks_of_each(pairs: Pairs) -> list[int]:
@@ -84,6 +96,27 @@ def sum_by_minute(pairs: Pairs, minutes: Ints) -> Rows:
     return _grouped(
         np.repeat(minutes, pairs.lengths), pairs.ids.astype(np.int64), pairs.counts.astype(np.int64)
     )
+
+
+def sum_within(
+    frames: Sequence[Frame], pairs: Pairs, first: int, last: int, first_own: int
+) -> tuple[Rows, int]:
+    """Clicks by (minute, banner), and how many frames had minutes that were clamped.
+
+    Minutes are clamped to `first` … `last`; those of a batch to `first_own` … `last`.
+    """
+    if not frames:
+        return NO_ROWS, 0
+    minutes = np.array([frame.minute for frame in frames], dtype=np.int64)
+    if pairs.after is None:
+        inside = np.clip(minutes, first, last)
+        return sum_by_minute(pairs, inside), int((inside != minutes).sum())
+    firsts = [first_own if frame.batch else first for frame in frames]
+    when = np.repeat(minutes, pairs.lengths) + pairs.after
+    inside = np.clip(when, np.repeat(firsts, pairs.lengths), last)
+    of_frame = np.repeat(np.arange(len(frames)), pairs.lengths)
+    rows = _grouped(inside, pairs.ids.astype(np.int64), pairs.counts.astype(np.int64))
+    return rows, len(np.unique(of_frame[inside != when]))
 
 
 def _in_parts(pairs: Pairs, minutes: Ints) -> Iterator[tuple[NDArray[np.uint32], Counts, Ints]]:

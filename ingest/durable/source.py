@@ -7,6 +7,9 @@ uses the network. "Source", as in the tables and on the wire: where deltas come 
     <data>/ingest/<uuid>/lock       held with flock for the source's whole life
     <data>/ingest/<uuid>/counters   the epochs; gone once they are sealed by an adopter
     <data>/ingest/<uuid>/spool/     the frames
+
+A worker has a second source, without counters, for batches with an Idempotency-Key: each of them
+is a frame from the start (see `shipping/keyed_batches`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -25,13 +28,11 @@ from clickmill import wire
 from clickmill.failpoints import failpoint
 from ingest import _fastcount
 from ingest._fastcount import Counters, CountersError, Part
+from ingest.durable.counters_file import FOREIGN, make_counters, open_counters
 from ingest.durable.directory import sync_directory
 from ingest.durable.source_lock import lock_of, make_locked
 from ingest.durable.spool import Spool
 
-BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
-FOREIGN: Final = "counters.foreign"
-BLANK: Final = bytes(8)
 SET_ASIDE: Final = "set-aside"
 SWEEP_AFTER_S: Final = 60.0
 """A directory in the making this old has no maker any more: it takes milliseconds."""
@@ -55,9 +56,12 @@ class Source:
         self.spool = Spool(directory / "spool", max_bytes)
         self.counters: Counters | None = None
         self.trusted = True
+        self.accepting = False
+        """Whether this process appends frames of its own making: batches, without counters."""
         self.created_at = 0
         """When it was made, in Unix nanoseconds; not known of one that is adopted."""
         self._lock = lock
+        self._is_synced = False
 
     @classmethod
     def create(
@@ -70,6 +74,23 @@ class Source:
         Raises OSError where the disk has no room; what was made until then is removed, since a
         disk that is nearly full has no room for the remains of every try.
         """
+
+        def counters(making: Path, name: UUID) -> Counters:
+            return make_counters(making / "counters", name, capacity, counters_dir)
+
+        return cls._make(root, max_bytes, counters)
+
+    @classmethod
+    def create_for_batches(cls, root: Path, max_bytes: int) -> Source:
+        """A new source of this process without counters, as `create`."""
+        source = cls._make(root, max_bytes, lambda making, name: None)
+        source.accepting, source.created_at = True, time.time_ns()
+        return source
+
+    @classmethod
+    def _make(
+        cls, root: Path, max_bytes: int, fill: Callable[[Path, UUID], Counters | None]
+    ) -> Source:
         name = uuid4()
         making, home = root / f".{name}", root / str(name)
         with contextlib.ExitStack() as undo:
@@ -78,14 +99,24 @@ class Source:
             undo.callback(os.close, lock)  # after what follows: until then nobody may adopt it
             undo.callback(_discard, home)
             undo.callback(_discard, making)
-            counters = _make_counters(making / "counters", name, capacity, counters_dir)
+            counters = fill(making, name)
             making.rename(home)
             sync_directory(root)
             source = cls(home, lock, max_bytes)
             source.counters = counters
-            source.created_at = counters.now()
+            source.created_at = counters.now() if counters is not None else 0
             undo.pop_all()
         return source
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether no frame will be added."""
+        return self.counters is None and not self.accepting
+
+    def idle_as_of(self) -> int:
+        """A moment before which every click that was answered is in the spool, in Unix
+        nanoseconds; 0 where there is none. A batch is answered only when it is in the spool."""
+        return time.time_ns() if self.counters is None else self.counters.idle_as_of()
 
     @property
     def sealed_seq(self) -> int:
@@ -116,13 +147,14 @@ class Source:
         Raises SpoolError where the frames can't be written: the epochs stay as they are.
         """
         if self.counters is None:
+            self._sync()
             return
         frames = self._rest(self.counters)
         failpoint("adopt.seal")
         if frames:
             # The spool's bound doesn't hold for these few: it can't be emptied before they are in.
             self.spool.append(frames, bounded=False)
-        self.spool.sync_all()
+        self._sync()
         failpoint("adopt.sealed")
         self.counters = None
         path = self.directory / "counters"
@@ -136,6 +168,11 @@ class Source:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         failpoint("adopt.discard")
+
+    def _sync(self) -> None:
+        if not self._is_synced:
+            self.spool.sync_all()
+            self._is_synced = True
 
     def _rest(self, counters: Counters) -> list[wire.Frame]:
         """The frames that are missing: the epochs', the last of them marked closed."""
@@ -201,7 +238,7 @@ def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
     failpoint("adopt.lock")
     try:
         source = Source(directory, lock, max_bytes)
-        source.counters, source.trusted = _open_counters(directory)
+        source.counters, source.trusted = open_counters(directory)
     except wire.NewerFrameError as error:
         log.error(
             "%s: %s: start a worker of that release here, which sends what this spool holds; it "
@@ -214,40 +251,6 @@ def _adopt_one(directory: Path, max_bytes: int) -> Source | None:
         os.close(lock)
         return None
     return source
-
-
-def _open_counters(directory: Path) -> tuple[Counters | None, bool]:
-    """(counters, trusted): None where they are sealed; trusted where this very file, in this very
-    boot, is the one that its source counted in. Mapped pages do not outlive a power cut, and a
-    copy's source may live on elsewhere, where it gives the same seqs to other clicks."""
-    path = directory / "counters"
-    if (directory / FOREIGN).exists() or (path.is_symlink() and not path.exists()):
-        return None, False
-    if not path.exists():
-        return None, True
-    if _is_blank(path):
-        path.rename(directory / FOREIGN)
-        return None, False
-    counters = Counters.open(path)
-    stat = path.stat()
-    same_file = counters.identity == (stat.st_dev, stat.st_ino)
-    same_source = str(counters.source) == directory.name
-    return counters, counters.boot_id == boot_id() and same_file and same_source
-
-
-def _is_blank(path: Path) -> bool:
-    """Whether not even the counters' first page has reached the disk, as a power cut leaves it."""
-    with path.open("rb") as file:
-        return not file.read(len(BLANK)).strip(BLANK)
-
-
-def _make_counters(path: Path, name: UUID, capacity: int, elsewhere: Path | None) -> Counters:
-    real = path
-    if elsewhere is not None:
-        elsewhere.mkdir(mode=0o700, parents=True, exist_ok=True)
-        real = elsewhere.resolve() / f"{name}.counters"
-        path.symlink_to(real)
-    return Counters.create(real, name.bytes, boot_id(), capacity)
 
 
 def _sweep(directory: Path) -> None:
@@ -267,8 +270,3 @@ def _discard(directory: Path) -> None:
         with contextlib.suppress(OSError):
             counters.resolve().unlink()
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def boot_id() -> str:
-    """The kernel's ID of this boot: 36 characters."""
-    return BOOT_ID_FILE.read_text(encoding="ascii").strip()

@@ -1,8 +1,7 @@
 """The frames of one source on disk: append, read, trim; what a torn or damaged file means.
 
 Why: a frame lies here, synced, before its epoch is cleared, and until Postgres has had it for the
-keep time. So NATS may lose everything it has, and nothing is lost. A "spool", as printers and mail
-servers have: what is waiting to be delivered.
+keep time. So NATS may lose everything it has, and nothing is lost.
 
 Frames lie one behind another in segment files named after their first seq. Trimming removes whole
 segments. A frame is never changed and never written over.
@@ -80,6 +79,7 @@ class Spool:
     _tail: int = -1
     _tail_path: Path | None = None
     _tail_frames: int = 0
+    _failed: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.directory.exists():
@@ -168,6 +168,7 @@ class Spool:
             self.last_closed = frame.closed
 
     def _write(self, seq: int, data: bytes) -> tuple[Path, int]:
+        self._cut_off_failed()
         path = self._open_tail(seq)
         offset = self._segments.get(path, 0)
         view = memoryview(data)
@@ -202,18 +203,25 @@ class Spool:
         self._tail, self._tail_path, self._tail_frames = -1, None, 0
 
     def _abandon_tail(self) -> None:
-        """After an error: never append here again, and cut off what failed. Bytes that a sync
-        has refused can still be read for a while: the next process to open the spool must not find
-        them and take them for durable."""
-        path, tail = self._tail_path, self._tail
-        if path is not None:
-            with contextlib.suppress(OSError):
-                if self._segments.get(path):
-                    os.ftruncate(tail, self._segments[path])
-                else:
-                    path.unlink()
-                    self._segments.pop(path, None)
+        self._failed = self._tail_path or self._failed
         self._give_up_tail()
+        with contextlib.suppress(OSError):
+            self._cut_off_failed()
+
+    def _cut_off_failed(self) -> None:
+        """Bytes that a sync refused can still be read for a while, and other frames may get their
+        seqs: nothing is appended before they are gone. Raises OSError."""
+        if (path := self._failed) is None:
+            return
+        if size := self._segments.get(path):
+            with path.open("r+b") as file:
+                file.truncate(size)
+                self.sync(file.fileno())
+        else:
+            path.unlink(missing_ok=True)
+            self._segments.pop(path, None)
+            sync_directory(self.directory)
+        self._failed = None
 
     # --- trim -------------------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ class Spool:
             del self._segments[path]
 
     def note_loss(self, seq: int, reason: str) -> None:
-        """Remember that a frame which was here can't be read any more: what is left is kept."""
+        """A frame can't be read any more: what is left is kept."""
         entry = self._entries.get(seq)
         if entry is not None:
             self.damages.append(Damage(entry.segment, entry.offset, entry.length, False, reason))
@@ -257,10 +265,8 @@ class Spool:
                     self.sync(file.fileno())
             sync_directory(self.directory)
         except OSError as error:
-            raise SpoolError(
-                f"the spool {self.directory} can't be made durable ({error.strerror}): replace "
-                "the disk"
-            ) from error
+            why = f"the spool {self.directory} can't be made durable ({error.strerror})"
+            raise SpoolError(f"{why}: replace the disk") from error
 
     def close(self) -> None:
         """Let go of the open file; the frames stay."""

@@ -12,14 +12,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from clickmill import messages
+from clickmill.batches import KeyedBatch
 from clickmill.contract import params
 from clickmill.contract.access import Access
 from clickmill.contract.problem import Headers, Problem
 from ingest._fastcount import Counters
-from ingest.http import batch, script
+from ingest.http import batch, keyed, script
 from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
 from ingest.http.caller import Scope, caller_of
 from ingest.http.codings import inflate
+from ingest.http.prefetch import refuse_ahead
 from ingest.http.responses import (
     BODY_COUNTED,
     JSON,
@@ -37,9 +39,6 @@ from ingest.metrics import Slot
 NO_PARAMETERS: Final = (b"", b"{}")
 """Bodies of a POST to /stats/{id} that make it a click, without JSON's white space."""
 JSON_SPACE: Final = b" \t\r\n"
-AHEAD_HEADERS: Final = ("sec-purpose", "purpose", "x-moz")
-"""What browsers mark a request with that nobody has asked for yet; `_fastpath` looks for them."""
-
 log = logging.getLogger("clickmill.ingest")
 
 
@@ -51,18 +50,21 @@ class Options(NamedTuple):
     body_timeout: float
     body_max_bytes: int
     batch_max_clicks: int
+    backdate_days: int
 
 
 class Backend(NamedTuple):
     """What the app needs of the worker beyond its counters.
 
     `stats`: an aggregator's answer; raises Problem. `problems`: why this worker is not ready, a
-    sentence each. `metrics`: (content type, text) for an Accept header.
+    sentence each. `metrics`: (content type, text) for an Accept header. `count_once`: returns once
+    a batch with an Idempotency-Key is on disk; raises Problem.
     """
 
     stats: Callable[[messages.StatsRequest], Awaitable[Answer]]
     problems: Callable[[], list[str]]
     metrics: Callable[[str], tuple[str, bytes]]
+    count_once: Callable[[KeyedBatch], Awaitable[None]]
 
 
 class App:
@@ -149,7 +151,7 @@ class App:
         return Answer(204, b"", [
             ("allow", allowed),
             ("access-control-allow-methods", allowed),
-            ("access-control-allow-headers", "content-type, authorization"),
+            ("access-control-allow-headers", "content-type, authorization, idempotency-key"),
             ("access-control-max-age", "86400"),
         ])  # fmt: skip
 
@@ -172,20 +174,20 @@ class App:
 
     async def _counter(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
-        _refuse_ahead(scope)
+        refuse_ahead(scope)
         self._count(banner_id)
         headers = JSON if scope.method == "POST" else [*JSON, *no_store()]
         return Answer(200, BODY_COUNTED, headers)
 
     async def _pixel(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
-        _refuse_ahead(scope)
+        refuse_ahead(scope)
         self._count(banner_id)
         return Answer(200, PIXEL_GIF, [("content-type", "image/gif"), *no_store()])
 
     async def _click(self, scope: Scope, text: str, body: bytes) -> Answer:
         banner_id = self._banner_id(text)
-        _refuse_ahead(scope)
+        refuse_ahead(scope)
         headers = self._redirects.get(banner_id)
         if headers is None:
             raise Problem(
@@ -199,7 +201,10 @@ class App:
     async def _clicks(self, scope: Scope, text: str, body: bytes) -> Answer:
         headers, most = scope.headers, self._options.batch_max_clicks
         body = inflate(body, headers.get_all("content-encoding"), self._options.body_max_bytes)
-        items = batch.decode(body, headers.get("content-type") or "")
+        kind = headers.get("content-type") or ""
+        if keyed.HEADER in headers:
+            return await self._clicks_once(headers.get_all(keyed.HEADER), body, kind)
+        items = batch.decode(body, kind)
         counted = self._counters.hit_all(items, most)
         if counted > most:
             raise batch.too_many_clicks(counted, most)
@@ -210,6 +215,15 @@ class App:
             )
         self._slot.add("clickmill_clicks", counted)
         return answer(200, {"status": "counted", "clicks": counted})
+
+    async def _clicks_once(self, keys: list[str], body: bytes, kind: str) -> Answer:
+        key, items = keyed.parse_key(keys), batch.decode_timed(body, kind)
+        capacity, days = self._counters.capacity, self._options.backdate_days
+        asked = keyed.read(key, items, days, capacity, time.time())
+        if asked.clicks > (most := self._options.batch_max_clicks):
+            raise batch.too_many_clicks(asked.clicks, most)
+        await self._backend.count_once(asked)
+        return answer(200, {"status": "counted", "clicks": asked.clicks})
 
     def _count(self, banner_id: int) -> None:
         self._counters.hit(banner_id)
@@ -259,17 +273,3 @@ class App:
             404, "not_found", "there is /counter/{id}, /stats/{id}, /clicks, /pixel/{id}.gif, "
             "/click/{id}, /clickmill.js, /livez, /readyz and /metrics; nothing was counted",
         )  # fmt: skip
-
-
-def _refuse_ahead(scope: Scope) -> None:
-    """Raises Problem 403 for what a browser fetches ahead of a click that may never come."""
-    if scope.method != "GET":
-        return
-    headers = scope.headers
-    for name in AHEAD_HEADERS:
-        value = (headers.get(name) or "").lower()
-        if value.startswith(("prefetch", "preview", "prerender")):
-            raise Problem(
-                403, "prefetch", "a prefetch is no click and nothing was counted: ask again when "
-                "somebody clicks",
-            )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -22,24 +24,49 @@ class Click(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLICKS_PER_ITEM)] = 1
 
 
-_decode_json: Final = msgspec.json.Decoder(list[Click]).decode
-_decode_msgpack: Final = msgspec.msgpack.Decoder(list[Click]).decode
+class TimedClick(Click, gc=False, forbid_unknown_fields=True):
+    """An item of a batch with an Idempotency-Key; `ts` is RFC 3339, or Unix seconds."""
+
+    ts: Annotated[datetime, msgspec.Meta(tz=True)] | int | None = None
+
+
+_JSON: Final = "application/json"
+_MSGPACK: Final = "application/msgpack"
+_plain: Final = {
+    _JSON: msgspec.json.Decoder(list[Click]).decode,
+    _MSGPACK: msgspec.msgpack.Decoder(list[Click]).decode,
+}
+_timed: Final = {
+    _JSON: msgspec.json.Decoder(list[TimedClick]).decode,
+    _MSGPACK: msgspec.msgpack.Decoder(list[TimedClick]).decode,
+}
+_Item = TypeVar("_Item", bound=Click)
 _PLACE: Final = re.compile(r"`\$\[(\d+)\]")
 _UNKNOWN: Final = re.compile(r".* unknown field `(.*)` - at `\$\[(\d+)\]`", re.DOTALL)
 
 
 def decode(body: bytes, content_type: str) -> list[Click]:
     """The items of a batch. Raises Problem 400 that names the first bad item's index, and why."""
+    return _read(_plain[_kind(content_type)], body)
+
+
+def decode_timed(body: bytes, content_type: str) -> list[TimedClick]:
+    """The items of a batch with an Idempotency-Key, as `decode`."""
+    return _read(_timed[_kind(content_type)], body)
+
+
+def _kind(content_type: str) -> str:
     kind = content_type.partition(";")[0].strip().lower()
-    if kind == "application/msgpack":
-        read = _decode_msgpack
-    elif kind == "application/json":
-        read = _decode_json
-    else:  # among them what any web page may send without a preflight: text/plain, or no type
-        raise Problem(
-            415, "unsupported_media_type",
-            f"the content type is {quote(kind)}: send application/json or application/msgpack",
-        )  # fmt: skip
+    if kind in (_JSON, _MSGPACK):
+        return kind
+    # Not what any web page may send without a preflight: text/plain, or no type.
+    raise Problem(
+        415, "unsupported_media_type",
+        f"the content type is {quote(kind)}: send application/json or application/msgpack",
+    )  # fmt: skip
+
+
+def _read(read: Callable[[bytes], list[_Item]], body: bytes) -> list[_Item]:
     try:
         items = read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -61,7 +88,9 @@ def too_many_clicks(clicks: int, most: int) -> Problem:
 def _bad(reason: str) -> Problem:
     if unknown := _UNKNOWN.fullmatch(reason):
         where = f"item {unknown[2]}: "
-        reason = params.no_field(unknown[1], Click.__struct_fields__)
+        reason = params.no_field(unknown[1], TimedClick.__struct_fields__)
+        if unknown[1] == "ts":
+            reason = "ts is only taken in a request with an Idempotency-Key"
     else:
         place = _PLACE.search(reason)
         where = f"item {place[1]}: " if place else ""

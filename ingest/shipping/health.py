@@ -9,6 +9,7 @@ from typing import Final
 
 from ingest.metrics import Slot
 from ingest.shipping.adoption import Adoption
+from ingest.shipping.keyed_batches import KeyedBatches
 from ingest.shipping.limits import Limits
 from ingest.shipping.nats_link import NatsLink
 from ingest.shipping.sealer import Sealer
@@ -22,11 +23,11 @@ class Health:
     """Reads the other parts of the worker; none of them knows it."""
 
     def __init__(
-        self, link: NatsLink, sealer: Sealer, own: Shipper, adoption: Adoption, limits: Limits,
-        slot: Slot,
+        self, link: NatsLink, sealer: Sealer, own: Shipper, adoption: Adoption,
+        batches: KeyedBatches, limits: Limits, slot: Slot,
     ) -> None:  # fmt: skip
         self._link, self._sealer, self._own, self._adoption = link, sealer, own, adoption
-        self._limits, self._slot = limits, slot
+        self._batches, self._limits, self._slot = batches, limits, slot
 
     async def run(self) -> None:
         """Set the gauges once each flush interval, until cancelled."""
@@ -47,7 +48,7 @@ class Health:
         return found + [s.trouble for s in self._shippers() if s.trouble][:MAX_TROUBLES]
 
     def _shippers(self) -> list[Shipper]:
-        return [self._own, *self._adoption.shippers]
+        return [self._own, *self._batches.shippers, *self._adoption.shippers]
 
     def _set_gauges(self) -> None:
         shippers, slot = self._shippers(), self._slot

@@ -39,6 +39,10 @@ class NatsLink:
             self._max_payload.seen(self.connection.max_payload)
         return self._max_payload.pairs
 
+    def max_rows(self) -> int:
+        """How many items a batch with an Idempotency-Key may have, as the server said last."""
+        return self._max_payload.rows
+
     async def _make_stream(self) -> None:
         try:
             await ensure_stream(self.connection.jetstream(), self._stream)

@@ -37,6 +37,11 @@ class MaxPayload:
         """How many pairs fit in a frame."""
         return wire.pairs_within(self._size)
 
+    @property
+    def rows(self) -> int:
+        """How many items of a batch fit in a frame."""
+        return wire.rows_within(self._size)
+
     def seen(self, size: int) -> None:
         """Remember what the server says, where it says something new."""
         if size == self._size:

@@ -6,25 +6,21 @@ Why apart from publishing: sealing goes on whether or not anything beyond this m
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Final
 
 from clickmill import wire
 from clickmill.failpoints import failpoint
-from clickmill.retry import Throttle
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
-from ingest.durable.spool import SpoolError, SpoolFullError
+from ingest.durable.spool import SpoolError
 from ingest.metrics import Slot
+from ingest.shipping.appender import Appender
 from ingest.shipping.nats_link import NatsLink
 from ingest.shipping.shipper import Shipper
 
-WARN_EVERY_S: Final = 300.0
 MAX_OUTSTANDING: Final = 10
 """Frames not committed until sealing slows down to once a minute."""
-
-log = logging.getLogger("clickmill.sealer")
 
 
 class Sealer:
@@ -35,9 +31,8 @@ class Sealer:
         self.source, self.outbox, self.slot = source, outbox, slot
         self.counters = source.counters
         self.trouble = ""
-        self._disk = disk
+        self._appender = Appender(source, outbox, disk, slot)
         self._sealing = asyncio.Lock()
-        self._errors, self._short_keep = Throttle(), Throttle(WARN_EVERY_S)
 
     async def run(self, interval: float, link: NatsLink, shipper: Shipper) -> None:
         """Seal every `interval` seconds, until cancelled."""
@@ -82,50 +77,9 @@ class Sealer:
 
     async def _append(self, frames: list[wire.Frame]) -> bool:
         try:
-            async with self._disk:
-                await self._write(frames)
+            await self._appender.append(frames)
         except (SpoolError, OSError) as error:
-            self._complain(error)
+            self.trouble = str(error)
             return False
         self.trouble = ""
-        self.slot.add("clickmill_frames_sealed", len(frames))
-        for frame in frames:
-            self.outbox.sealed(frame.seq, time.monotonic())
         return True
-
-    async def _write(self, frames: list[wire.Frame]) -> None:
-        append = self.source.spool.append
-        try:
-            await asyncio.to_thread(append, frames)
-        except SpoolFullError as full:
-            if not self._make_room(full.lacking):
-                raise
-            await asyncio.to_thread(append, frames)
-
-    def _make_room(self, size: int) -> bool:
-        """Give up committed frames before their keep time is over, the oldest first: clicks that
-        Postgres does not have are worth more. Raises OSError."""
-        through = self.source.spool.oldest(size, self.outbox.spare)
-        if not through:
-            return False
-        self.outbox.release(through)
-        self.source.spool.trim(through)
-        self._warn_of_short_keep()
-        return True
-
-    def _warn_of_short_keep(self) -> None:
-        now, keep = time.monotonic(), self.outbox.keep_s
-        short = self.outbox.keep_short(now)
-        if short and self._short_keep.allows(now):
-            log.warning(
-                "the spool is at its limit of %d bytes: committed frames are kept for %.0f s "
-                "instead of the %g s of CLICKMILL_SPOOL_KEEP_SECONDS; raise "
-                "CLICKMILL_SPOOL_MAX_BYTES, or lower it",
-                self.source.spool.max_bytes, keep - short, keep,
-            )  # fmt: skip
-
-    def _complain(self, error: Exception) -> None:
-        self.trouble = str(error)
-        self.slot.add("clickmill_spool_errors")
-        if self._errors.allows(time.monotonic()):
-            log.error("%s", error)

@@ -232,7 +232,7 @@ class Shipper:
             await self._trim()
             if answered and self._is_done():
                 return
-            busy = self.outbox.outstanding or self.source.counters is not None
+            busy = self.outbox.outstanding or not self.source.is_sealed
             await asyncio.sleep(STATUS_EVERY_S if busy or not answered else IDLE_STATUS_EVERY_S)
 
     async def _report(self, connection: Connection) -> bool:
@@ -254,9 +254,8 @@ class Shipper:
         return True
 
     def _status(self) -> messages.SourceStatus:
-        counters, source = self.source.counters, self.source
-        as_of = time.time_ns() if counters is None else counters.idle_as_of()
-        closed = self._closing or counters is None
+        source, as_of = self.source, self.source.idle_as_of()
+        closed = self._closing or source.is_sealed
         return messages.SourceStatus(
             source.id, source.sealed_seq, as_of, closed, source.created_at, self._node
         )
@@ -264,8 +263,7 @@ class Shipper:
     async def close(self, connection: Connection) -> bool:
         """Report this source as closed, if all of its clicks are sealed; whether it is now closed
         in Postgres, with every frame committed."""
-        counters = self.source.counters
-        self._closing = counters is None or counters.idle_as_of() > 0
+        self._closing = self.source.is_sealed or self.source.idle_as_of() > 0
         self.wake()
         answered = await self._report(connection)
         # A source that never sealed a frame has no row that could be closed.
@@ -287,7 +285,7 @@ class Shipper:
             self._complain("a segment of the spool can't be removed (%s)", error)
 
     def _is_done(self) -> bool:
-        return self.source.counters is None and not self.outbox.held
+        return self.source.is_sealed and not self.outbox.held
 
     def _complain(self, text: str, error: Exception) -> None:
         if self._warnings.allows(time.monotonic()):

@@ -175,7 +175,7 @@ def _finish(dsn: str, path: Path, manifest: Manifest) -> None:
 
 async def _apply_frames(dsn: str, path: Path) -> None:
     await migrations.apply_schema(dsn, restoring=True)
-    store = Store(dsn, behind_days=MANY_DAYS)
+    store = Store(dsn, behind_days=MANY_DAYS, late_days=MANY_DAYS)
     with ZipFile(path) as file, file.open(archive.FRAMES) as part:
         for batch in _batches(part):
             async with asyncio.timeout(BATCH_SECONDS):

@@ -121,7 +121,7 @@ def _model(seed: int, schedules: int) -> Row:
         for n in range(cores)
     ]  # fmt: skip
     codes = [process.wait() for process in running]
-    fault = "model: schedules of steps, deaths, losses, repetitions, and six mutants"
+    fault = "model: schedules of steps, deaths, losses, repetitions, and nine mutants"
     seen = f"{schedules} schedules from SEED={seed}, {time.monotonic() - began:.0f} s"
     return fault, FAILED if any(codes) else "exact", seen
 

@@ -21,17 +21,19 @@ import msgspec
 from aggregator.reading import banners, buckets, shapes
 from aggregator.reading.cover import cover_of
 from clickmill import messages, wire
+from clickmill.batches import KeyedBatch
 from clickmill.contract import params
 from clickmill.contract.access import Access, Hosts
 from clickmill.contract.problem import Problem, stats_unreachable
 from clickmill.contract.tokens import Tokens
 from ingest._fastcount import Counters
 from ingest._fastpath import Fastpath
-from ingest.http import app, batch
+from ingest.http import app, batch, keyed
 from ingest.http.responses import Answer, cors_headers, fast_answers, no_store
 from ingest.metrics import FastpathCells, Slot
 
 CAPACITY: Final = 100
+NOW_S: Final = 1_800_000_000
 NOW: Final = datetime(2024, 12, 10, 13, 0, tzinfo=UTC)
 METHODS: Final = ("GET", "POST", "HEAD", "OPTIONS", "PUT")
 MARKS: Final[tuple[dict[str, str], ...]] = (
@@ -67,6 +69,10 @@ class Asked:
         self.told.append((status, sorted(headers), b""))
 
 
+async def stored(batch: KeyedBatch) -> None:
+    """A disk that takes every batch."""
+
+
 async def nobody(request: messages.StatsRequest) -> Answer:
     """Statistics without an aggregator."""
     raise stats_unreachable()
@@ -84,12 +90,12 @@ class BothWays:
         plain = [*no_store(), *cors_headers("*")]
         redirects = {7: [("location", "https://example.org/"), *plain]}
         access = Access(Tokens(()), Tokens(()), Hosts())
-        options = app.Options("*", access, 1, 1000, 10_000_000)
+        options = app.Options("*", access, 1, 1000, 10_000_000, 32)
         self.apps = [
             app.App(
                 c,
                 slot,
-                app.Backend(nobody, list, lambda accept: ("text/plain", b"none")),
+                app.Backend(nobody, list, lambda accept: ("text/plain", b"none"), stored),
                 redirects,
                 options,
             )
@@ -159,6 +165,7 @@ def path(data: bytes) -> None:
 
 def batch_json(data: bytes) -> None:
     """What is taken is what Python's own json reads, each item in bounds."""
+    _keyed(data, "application/json")
     items = _batch(data, "application/json")
     if items is None:
         return
@@ -170,6 +177,7 @@ def batch_json(data: bytes) -> None:
 
 def batch_msgpack(data: bytes) -> None:
     """What is taken is what msgpack says."""
+    _keyed(data, "application/msgpack")
     items = _batch(data, "application/msgpack")
     if items is None:
         return
@@ -194,6 +202,20 @@ def _batch(data: bytes, kind: str) -> list[batch.Click] | None:
     return items
 
 
+def _keyed(data: bytes, kind: str) -> None:
+    """A batch with a key: what is read is within its bounds, and its frame can be read again."""
+    try:
+        made = keyed.read("key", batch.decode_timed(data, kind), 32, CAPACITY, NOW_S)
+    except Problem as problem:
+        _check(problem)
+        return
+    found = wire.decode(wire.encode(made.frame(UUID(int=1), 1, 1, made.clicks)))
+    assert found.clicks == made.clicks
+    assert found.batch is not None
+    ahead = max(memoryview(found.batch.minutes).cast("B").cast("I"), default=0)
+    assert NOW_S // 60 - 32 * 1440 <= made.minute <= made.minute + ahead <= NOW_S // 60 + 5
+
+
 def frame(data: bytes) -> None:
     """Only what `encode` makes is a frame, but for features that may be ignored and newer versions.
 
@@ -214,8 +236,11 @@ def with_crc(data: bytes) -> bytes:
     """The bytes as a frame of their length with a matching CRC: what damage could never make."""
     if len(data) < wire.HEADER_BYTES:
         return data
-    pairs = (len(data) - wire.HEADER_BYTES) // wire.BYTES_PER_PAIR
-    whole = bytearray(data[: wire.HEADER_BYTES + pairs * wire.BYTES_PER_PAIR])
+    head, size = wire.HEADER_BYTES, wire.BYTES_PER_PAIR
+    if data[12] & 2 and len(data) >= head + wire.KEY_BYTES:  # a batch with a key
+        head, size = head + wire.KEY_BYTES, wire.BYTES_PER_ROW
+    pairs = (len(data) - head) // size
+    whole = bytearray(data[: head + pairs * size])
     whole[0:4] = wire.MAGIC
     whole[8:12] = len(whole).to_bytes(4, "little")
     whole[64:68] = pairs.to_bytes(4, "little")

@@ -192,7 +192,7 @@ def test_an_unreadable_message_is_quarantined(nats: NatsServer, database: str) -
     )
 
 
-@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 4), of_another_version])
 def test_a_frame_of_a_newer_release_waits_for_an_upgrade(
     nats: NatsServer, database: str, make: Callable[[wire.Frame], bytes]
 ) -> None:

@@ -222,7 +222,7 @@ def test_stopped_postgres_and_killed_workers(plant: Plant) -> None:
 
 def test_no_frame_and_one_of_a_newer_release(plant: Plant) -> None:
     source = uuid.uuid4()
-    newer = with_features(frame(1, {1: 1}, 1, source=source), 2)
+    newer = with_features(frame(1, {1: 1}, 1, source=source), 4)
 
     async def publish() -> None:
         client = await bus.connect(plant.nats.server.address, "test-spoiler")

@@ -68,13 +68,14 @@ class State(NamedTuple):
     at: float
     marks: Mapping[UUID, Mark]
     clicks: Mapping[int, int]
+    keys: Mapping[UUID, UUID]
 
 
 @dataclass
 class Postgres:
     """The tables as the last commits left them. `down_since`: nobody reaches it."""
 
-    history: list[State] = field(default_factory=lambda: [State(-1e9, {}, {})])
+    history: list[State] = field(default_factory=lambda: [State(-1e9, {}, {}, {})])
     down_since: float | None = None
     generation: int = 0
     """Counts the losses: what was read before one is not known any more."""
@@ -87,11 +88,13 @@ class Postgres:
     def is_up(self) -> bool:
         return self.down_since is None
 
-    def commit(self, folded: Folded, now: float) -> None:
+    def commit(self, folded: Folded, claims: Mapping[UUID, UUID], now: float) -> None:
+        """Keys that are there already keep their digest."""
         clicks = Counter(self.state.clicks)
         for banner, many in zip(folded.rows.banner, folded.rows.clicks, strict=True):
             clicks[int(banner)] += int(many)
-        self.history.append(State(now, {**self.state.marks, **folded.marks}, clicks))
+        keys = {**claims, **self.state.keys}
+        self.history.append(State(now, {**self.state.marks, **folded.marks}, clicks, keys))
 
     def lose(self, commits: int, now: float) -> None:
         """Go back by so many commits at most, none of them older than a loss may reach."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from tests.model.outside import KEEP_S, RESEND_S
-from tests.model.world import BANNERS, MINUTE_NS, SOURCES, Held, Process, Rules, World
+from tests.model.world import BANNERS, KEYS, MINUTE_NS, SOURCES, Held, Process, Rules, World
 
 MIN_STEPS, MAX_STEPS = 30, 80
 HEALING_ROUNDS = 12
@@ -49,6 +49,14 @@ def hit(world: World, draw: Draw) -> None:
     if not world.processes:
         world.spawn()
     world.hit(draw.of(world.processes), draw.below(BANNERS), 1 + draw.below(3))
+
+
+def ask(world: World, draw: Draw) -> None:
+    """A client sends a batch with a key, once or again, to any worker; so may others."""
+    if not world.processes:
+        world.spawn()
+    keys = [draw.below(KEYS) for _ in range(1 + draw.below(3))]
+    world.ask(draw.of(world.processes), keys, draw.death(), looks=draw.one_in(3))
 
 
 def seal(world: World, draw: Draw) -> None:
@@ -174,7 +182,7 @@ def a_good_second(world: World, draw: Draw) -> None:
 STEPS: dict[str, Callable[[World, Draw], None]] = {
     step.__name__: step
     for step in (
-        nothing, hit, seal, publish, report, trim, adopt, spawn, kill, stop, pull, apply,
+        nothing, hit, ask, seal, publish, report, trim, adopt, spawn, kill, stop, pull, apply,
         a_good_second, aggregator_dies, hear, time_passes, clock_jumps, nats_fails,
         postgres_fails, disk_fails,
     )
@@ -182,7 +190,7 @@ STEPS: dict[str, Callable[[World, Draw], None]] = {
 OFTEN = (
     "hit", "hit", "hit", "seal", "seal", "seal", "publish", "publish", "publish", "report",
     "pull", "pull", "pull", "apply", "apply", "apply", "report", "time_passes", "trim", "adopt",
-    "a_good_second", "a_good_second", "postgres_fails",
+    "a_good_second", "a_good_second", "postgres_fails", "ask", "ask",
 )  # fmt: skip
 
 
@@ -202,6 +210,8 @@ def heal(world: World) -> None:
     for process in list(world.processes):
         world.kill(process)
     survivor = world.spawn()
+    for key in world.asked - world.asked_and_answered:
+        world.ask(survivor, [key])
     for _ in range(HEALING_ROUNDS):
         world.adopt(survivor)
         for aggregator in world.aggregators:

@@ -7,17 +7,18 @@ does, every time.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-from aggregator.writing.fold import Arrival, Folded, Mark, fold
+from aggregator.writing.fold import Arrival, Mark, Walk
 from ingest.durable.outbox import Outbox
 from tests.model import schedule
 from tests.model.outside import Postgres
-from tests.model.world import ALL_TIME, Rules
+from tests.model.world import Rules
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "300"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -39,9 +40,9 @@ def test_no_click_is_lost_or_counted_twice(steps: list[schedule.Step]) -> None:
 class ApplyWheneverLater(Rules):
     """Applies a frame whenever its seq is above the mark: gaps count as lost."""
 
-    def fold(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Folded:
+    def walk(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Walk:
         leaping = [arrival._replace(floor=arrival.seq or 1) for arrival in arrivals]
-        return fold(postgres.state.marks, leaping, ALL_TIME)
+        return Walk(postgres.state.marks, leaping)
 
 
 class _TrimsAtAcknowledgement(Outbox):
@@ -84,14 +85,35 @@ class FloorAlways(Rules):
 class MarksFromMemory(Rules):
     """Folds against the marks that the aggregator remembers, not against those in Postgres."""
 
-    def fold(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Folded:
-        return fold(seen, arrivals, ALL_TIME)
+    def walk(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Walk:
+        return Walk(seen, arrivals)
+
+
+class CountWithoutKeys(Rules):
+    """Counts a batch whenever its frame is new, whatever its key."""
+
+    def counted(self, walk: Walk, keys: Mapping[UUID, UUID]) -> Mapping[UUID, UUID]:
+        return {}
+
+
+class ClaimAtArrival(Rules):
+    """Inserts the keys of batches whose turn has not come."""
+
+    def claims(self, walk: Walk, arrivals: list[Arrival]) -> Mapping[UUID, UUID]:
+        frames = [arrival.frame for arrival in arrivals if arrival.frame is not None]
+        return {frame.batch.key: frame.batch.digest for frame in frames if frame.batch}
+
+
+class AnswerFirst(Rules):
+    """Answers a batch before it is on disk."""
+
+    answer_first = True
 
 
 @pytest.mark.parametrize(
     "mutant",
     [ApplyWheneverLater, TrimAtAcknowledgement, TrimAtCommit, ClearFirst, FloorAlways,
-     MarksFromMemory],
+     MarksFromMemory, CountWithoutKeys, ClaimAtArrival, AnswerFirst],
 )  # fmt: skip
 def test_the_model_detects_a_wrong_rule(mutant: type[Rules]) -> None:
     tried = 0

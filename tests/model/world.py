@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,8 @@ from uuid import UUID
 
 import pytest
 
-from aggregator.writing.fold import Arrival, Folded, Mark, Verdict, Window, fold
-from clickmill import wire
+from aggregator.writing.fold import Arrival, Mark, Verdict, Walk, Window
+from clickmill import batches, wire
 from ingest._fastcount import Counters
 from ingest.durable import source as source_module
 from ingest.durable import spool as spool_module
@@ -39,12 +39,23 @@ from tests.model.outside import (
 )
 
 BANNERS = 4
+BATCHES = 100
+"""The banner of the first batch with a key."""
+KEYS = 6
 SPOOL_BYTES = 1 << 20
 MINUTE_NS = 60 * 10**9
 ALL_TIME = Window(0, wire.MAX_MINUTE)
 WHERE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # memory, not disk
 SOURCES = 2
 """Processes that count at the same time."""
+
+
+def batch(key: int) -> batches.KeyedBatch:
+    """The batch that goes with a key: on a banner of its own, so that each can be told apart."""
+    minute = 29_000_000 - 1440 * key
+    return batches.make(
+        batches.key_of(str(key)), [BATCHES + key] * 2, [1, key + 1], [None, minute], 29_000_000
+    )
 
 
 class Death(BaseException):
@@ -56,10 +67,19 @@ class Rules:
 
     outbox: type[Outbox] = Outbox
     clear_first = False
+    answer_first = False
 
-    def fold(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Folded:
+    def walk(self, seen: dict[UUID, Mark], postgres: Postgres, arrivals: list[Arrival]) -> Walk:
         """`seen` is what the aggregator remembers; the project asks Postgres."""
-        return fold(postgres.state.marks, arrivals, ALL_TIME)
+        return Walk(postgres.state.marks, arrivals)
+
+    def claims(self, walk: Walk, arrivals: list[Arrival]) -> Mapping[UUID, UUID]:
+        """The keys that the transaction inserts."""
+        return walk.keys.claims
+
+    def counted(self, walk: Walk, keys: Mapping[UUID, UUID]) -> Mapping[UUID, UUID]:
+        """Of the keys in Postgres those that the transaction asks for."""
+        return {key: keys[key] for key in walk.keys.all if key in keys}
 
     def floor(self, seq: int, floor: int) -> int:
         return floor
@@ -77,11 +97,13 @@ class Process:
 
     def __init__(self, own: Held) -> None:
         self.own = own
+        self.batches: list[Held] = []
+        """The source for batches with a key, once there is one."""
         self.adopted: list[Held] = []
 
     @property
     def all(self) -> list[Held]:
-        return [self.own, *self.adopted]
+        return [self.own, *self.batches, *self.adopted]
 
 
 class World:
@@ -97,6 +119,8 @@ class World:
         self.aggregators = [Aggregator(), Aggregator()]
         self.news: list[tuple[float, UUID, int]] = []
         self.answered: dict[UUID, Counter[int]] = {}
+        self.asked: set[int] = set()
+        self.asked_and_answered: set[int] = set()
         self.disk_broken = False
         self._die_in: int | None = None
         self._patch = pytest.MonkeyPatch()
@@ -154,6 +178,45 @@ class World:
         counters.hit_at(banner, clicks, self.wall_ns)
         self.answered[process.own.source.id][banner] += clicks
 
+    def ask(
+        self, process: Process, keys: list[int], die_in: int | None = None, *, looks: bool = False
+    ) -> None:
+        """Clients send these batches, for the first time or again; they are written together.
+
+        `looks`: an aggregator says first which keys are counted.
+        """
+        self.asked |= {*keys}
+        with self._mortal(process, die_in):
+            known = self.postgres.state.keys if looks and self.postgres.is_up else {}
+            fresh = [key for key in {*keys} if batch(key).key not in known]
+            if self.rules.answer_first or self._store(process, fresh):
+                self._failpoint("batches.stored")
+                self.asked_and_answered |= {*keys}
+            if self.rules.answer_first:
+                self._store(process, fresh)
+
+    def _store(self, process: Process, keys: list[int]) -> bool:
+        """Whether they are on disk."""
+        if not process.batches:
+            source = Source.create_for_batches(self.root, SPOOL_BYTES)
+            source.spool.sync = self._sync
+            process.batches.append(Held(source, self.rules.outbox(KEEP_S, RESEND_S, 0)))
+            self._failpoint("batches.make_source")
+        (held,) = process.batches
+        spool, frames = held.source.spool, []
+        seq, total = spool.last_seq, spool.last_total
+        for key in keys:
+            seq, total = seq + 1, total + batch(key).clicks
+            frames.append(batch(key).frame(held.source.id, seq, self.wall_ns, total))
+        try:
+            if frames:
+                spool.append(frames)
+        except SpoolError:
+            return False
+        for frame in frames:
+            held.outbox.sealed(frame.seq, self.now)
+        return True
+
     def seal(self, process: Process, die_in: int | None = None) -> None:
         with self._mortal(process, die_in):
             self._seal(process.own)
@@ -204,7 +267,7 @@ class World:
         with self._mortal(process, die_in):
             if through := held.outbox.trim(self.now):
                 held.source.spool.trim(through)
-            if held is not process.own and held.source.counters is None and not held.outbox.held:
+            if held in process.adopted and held.source.is_sealed and not held.outbox.held:
                 process.adopted.remove(held)
                 held.source.remove()
 
@@ -266,8 +329,9 @@ class World:
         if not aggregator.hand or not self.postgres.is_up or before:
             return
         arrivals = [arrival for _, arrival in aggregator.hand]
-        folded = self.rules.fold(aggregator.marks, self.postgres, arrivals)
-        self.postgres.commit(folded, self.now)
+        walk = self.rules.walk(aggregator.marks, self.postgres, arrivals)
+        folded = walk.sum(self.rules.counted(walk, self.postgres.state.keys), ALL_TIME)
+        self.postgres.commit(folded, self.rules.claims(walk, arrivals), self.now)
         if after:
             return
         aggregator.marks |= folded.marks
@@ -306,12 +370,34 @@ class World:
                 f"{source}: {answered.total()} answered, {mark.total} in Postgres up to seq "
                 f"{mark.last_seq}, {safe - mark.total} in spool and epochs"
             )
-        committed = sum(mark.total for mark in marks.values())
+        committed = sum(mark.counted for mark in marks.values())
         assert sum(self.postgres.state.clicks.values()) == committed, "rows and marks disagree"
+        self._check_batches()
 
-    def _beyond(self, source: UUID, mark: int) -> int:
-        """Clicks on disk that Postgres does not have, read without the help of `spool`."""
-        directory = self.root / str(source)
+    def _check_batches(self) -> None:
+        """A batch counts once at most; one that was answered is counted, or will be."""
+        state, waiting = self.postgres.state, self._batches_beyond()
+        for key in self.asked:
+            found, clicks = state.clicks.get(BATCHES + key, 0), batch(key).clicks
+            assert found in (0, clicks), (
+                f"batch {key} was answered for {clicks} clicks, and {found} are counted"
+            )
+            if key in self.asked_and_answered and not found:
+                assert batch(key).key in waiting, f"batch {key} was answered and is nowhere"
+
+    def _batches_beyond(self) -> set[UUID]:
+        """The keys of all frames on disk that Postgres does not have."""
+        return {
+            frame.batch.key
+            for directory in self.root.iterdir()
+            for frame in self._frames(directory).values()
+            if frame.batch and frame.seq > self._mark(frame.source).last_seq
+        }
+
+    def _mark(self, source: UUID) -> Mark:
+        return self.postgres.state.marks.get(source, Mark())
+
+    def _frames(self, directory: Path) -> dict[int, wire.Frame]:
         frames: dict[int, wire.Frame] = {}
         for path in sorted((directory / "spool").glob("*.frames")):
             data, at = path.read_bytes(), 0
@@ -320,6 +406,12 @@ class World:
                 frame = wire.decode(data[at:end])
                 assert frames.setdefault(frame.seq, frame).pairs == frame.pairs, "a frame changed"
                 at = end
+        return frames
+
+    def _beyond(self, source: UUID, mark: int) -> int:
+        """Clicks on disk that Postgres does not have, read without the help of `spool`."""
+        directory = self.root / str(source)
+        frames = self._frames(directory)
         last = max(frames, default=0)
         clicks = sum(frame.clicks for seq, frame in frames.items() if seq > mark)
         path = directory / "counters"
@@ -333,5 +425,7 @@ class World:
     def check_healed(self) -> None:
         """Equal, banner by banner."""
         answered: Counter[int] = sum(self.answered.values(), Counter())
+        assert self.asked == self.asked_and_answered, "clients ask until they are answered"
+        answered.update({BATCHES + key: batch(key).clicks for key in self.asked})
         found = Counter({b: n for b, n in self.postgres.state.clicks.items() if n})
         assert found == answered, f"{found} in Postgres, {answered} answered"

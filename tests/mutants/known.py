@@ -62,7 +62,7 @@ KNOWN: Final = (
     ),
     Known(
         "the halves of a refused batch are not sorted",
-        "store.py",
+        "refused.py",
         "order = sorted(at, key=lambda place: _sort_key(arrivals[place]))",
         "order = list(at)",
         "test_store_parts.py::test_halves_are_in_order_for_any_order_of_the_frames",

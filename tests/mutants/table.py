@@ -14,8 +14,12 @@ CODE: Final = ("clickmill", "ingest", "aggregator")
 
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "outbox": ("test_outbox",),
-    "fold": ("test_fold", "test_fold_edges", "test_fold_model"),
-    "sums": ("test_sums",),
+    "fold": ("test_fold", "test_fold_edges", "test_fold_model", "test_fold_keys"),
+    "sums": ("test_sums", "test_fold_keys"),
+    "keys": ("test_fold_keys",),
+    "plausible": ("test_fold", "test_fold_edges"),
+    "batches": ("test_batches",),
+    "keyed": ("test_batches",),
     "segment": ("test_spool",),
     "spool": ("test_spool",),
     "source": ("test_source",),

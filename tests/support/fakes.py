@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from aggregator.writing.fold import Arrival
-from clickmill import wire
+from clickmill import batches, wire
 
 NOW = int(time.time()) // 60
 
@@ -38,6 +38,17 @@ class FakeSource:
         self, counts: dict[int, int], minute: int = NOW, closed: bool = False, floor: int = 1
     ) -> Arrival:
         return arrival(self.frame(counts, minute, closed), floor)
+
+    def batch(
+        self, key: str, clicks: list[tuple[int, int, int | None]], sealed_at: int | None = None
+    ) -> Arrival:
+        """The next frame: a batch with this key, of (banner, clicks, minute or None)."""
+        ids, counts = [row[0] for row in clicks], [row[1] for row in clicks]
+        made = batches.make(batches.key_of(key), ids, counts, [row[2] for row in clicks], NOW)
+        self.seq += 1
+        self.total += made.clicks
+        at = time.time_ns() if sealed_at is None else sealed_at
+        return arrival(made.frame(self.id, self.seq, at, self.total))
 
     def unreadable(self) -> Arrival:
         """The next frame with its bytes damaged; its clicks count towards the total."""

@@ -75,7 +75,8 @@ class Tap:
         with self._lock:
             if (frame.source, frame.seq) not in self._seen:
                 self._seen.add((frame.source, frame.seq))
-                self._clicks.update(dict(frame.pairs))
+                for banner, clicks in frame.pairs:
+                    self._clicks[banner] += clicks
 
     @property
     def clicks(self) -> Counter[int]:

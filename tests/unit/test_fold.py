@@ -7,8 +7,6 @@ import pytest
 
 from aggregator.writing.fold import (
     MAX_BATCH_FRAMES,
-    MAX_FRAME_CLICKS,
-    MAX_TOTAL,
     Arrival,
     Folded,
     Mark,
@@ -16,6 +14,7 @@ from aggregator.writing.fold import (
     Window,
     fold,
 )
+from aggregator.writing.plausible import MAX_FRAME_CLICKS, MAX_TOTAL
 from clickmill import wire
 from tests.support.fakes import NOW, FakeSource, arrival
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aggregator.writing.fold import (
-    MAX_BANNER_ID,
     MAX_BATCH_FRAMES,
-    MAX_FRAME_CLICKS,
-    MAX_SEQ,
-    MAX_TOTAL,
     Arrival,
     Mark,
     Quarantined,
@@ -18,6 +14,7 @@ from aggregator.writing.fold import (
     fold,
     source_of,
 )
+from aggregator.writing.plausible import MAX_BANNER_ID, MAX_FRAME_CLICKS, MAX_SEQ, MAX_TOTAL
 from clickmill import wire
 from tests.support.fakes import NOW, FakeSource, arrival
 

@@ -22,9 +22,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from clickmill import wire
+from ingest.durable import counters_file
 from ingest.durable import source as source_module
 from ingest.durable import spool as spool_module
-from ingest.durable.source import FOREIGN, SET_ASIDE, SWEEP_AFTER_S, Source, adopt
+from ingest.durable.counters_file import FOREIGN
+from ingest.durable.source import SET_ASIDE, SWEEP_AFTER_S, Source, adopt
 from ingest.durable.spool import SpoolError
 from tests.crash.stage import fill, small_disk
 from tests.support.frames import MINUTE, with_features
@@ -268,7 +270,7 @@ def test_after_a_reboot_only_the_spool_is_trusted(
     seal(source)
     count(source, 2, 7)
     source.release()
-    monkeypatch.setattr(source_module, "boot_id", lambda: str(UUID(int=1)))
+    monkeypatch.setattr(counters_file, "boot_id", lambda: str(UUID(int=1)))
     again = adopt_one(tmp_path)
     assert not again.trusted
     assert clicks_of(again) == {(0, 1): 5}
@@ -448,7 +450,7 @@ def test_a_source_of_a_newer_release_is_left_to_a_worker_of_that_release(
     source.release()
     (segment,) = (source.directory / "spool").glob("*.frames")
     whole = segment.read_bytes()
-    segment.write_bytes(whole + with_features(make_frame(2, {1: 1}, 6, source=source.id), 2))
+    segment.write_bytes(whole + with_features(make_frame(2, {1: 1}, 6, source=source.id), 4))
     there = {p: p.read_bytes() for p in source.directory.rglob("*") if p.is_file()}
     assert list(adopt(tmp_path, BIG)) == []
     assert "a worker of that release" in caplog.text

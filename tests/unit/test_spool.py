@@ -173,6 +173,25 @@ def test_the_first_sync_fails(tmp_path: Path) -> None:
     assert open_spool(tmp_path).seqs() == [1]
 
 
+def test_nothing_is_appended_before_what_failed_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other frames with the same seqs may follow: of two frames with a seq, one would be lost."""
+    spool = open_spool(tmp_path)
+    spool.append(run_of(1, 2))
+    good, spool.sync = spool.sync, broken(errno.EIO)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: broken(errno.EIO)(0))
+        with pytest.raises(SpoolError):
+            spool.append([frame(3, {1: 77}, 80)])
+        spool.sync = good
+        with pytest.raises(SpoolError):
+            spool.append([frame(3, {1: 88}, 91)])
+    assert open_spool(tmp_path).seqs() == [1, 2, 3], "the disk refuses to forget it"
+    spool.append([frame(3, {1: 99}, 102)])
+    assert clicks_in(open_spool(tmp_path)) == {1: 1, 2: 2, 3: 99}
+
+
 def test_a_partial_write_leaves_nothing(tmp_path: Path) -> None:
     for cut in range(1, len(wire.encode(run_of(3, 3)[0]))):
         home = tmp_path / str(cut)
@@ -259,7 +278,7 @@ def test_the_directory_itself_is_made_durable(
     assert synced == [tmp_path, spool.directory]
 
 
-@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 4), of_another_version])
 @pytest.mark.parametrize("before", [b"", b"torn bytes"])
 def test_a_newer_spool_is_left_untouched(
     tmp_path: Path,

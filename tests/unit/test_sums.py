@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.writing import sums
+from clickmill import wire
 from tests.support.fakes import FakeSource
 
 big = st.integers(0, 2**50)
@@ -22,6 +23,12 @@ near = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9
 
 def as_columns(drawn: list[tuple[int, int, int]]) -> list[np.ndarray]:
     return [np.array([row[n] for row in drawn], dtype=np.int64) for n in range(3)]
+
+
+def summed(frames: list[wire.Frame]) -> sums.Rows:
+    rows, clamped = sums.sum_within(frames, sums.gather(frames), 0, 2**40, 0)
+    assert not clamped
+    return rows
 
 
 @given(st.one_of(pairs, near))
@@ -61,7 +68,7 @@ def test_minutes_too_far_apart_for_one_key_add_up_all_the_same() -> None:
 def test_clicks_of_several_frames_add_up_by_minute_and_banner() -> None:
     a, b = FakeSource(), FakeSource()
     frames = [a.frame({1: 5, 7: 6}), a.frame({1: 2}), b.frame({}), b.frame({7: 1, 2**32 - 1: 3})]
-    rows = sums.sum_by_minute(sums.gather(frames), np.array([100, 101, 101, 100]))
+    rows = summed([f._replace(minute=m) for f, m in zip(frames, [100, 101, 101, 100], strict=True)])
     assert list(zip(*(column.tolist() for column in rows), strict=True)) == [
         (100, 1, 5), (100, 7, 7), (100, 2**32 - 1, 3), (101, 1, 2),
     ]  # fmt: skip
@@ -100,6 +107,6 @@ def test_sums_made_in_parts_are_the_same(part: int, monkeypatch: pytest.MonkeyPa
 
 def test_frames_without_pairs_make_no_rows() -> None:
     a = FakeSource()
-    rows = sums.sum_by_minute(sums.gather([a.frame({})]), np.array([5]))
+    rows = summed([a.frame({})])
     assert len(rows.when) == 0
     assert len(rows.before(60).when) == 0

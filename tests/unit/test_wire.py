@@ -70,7 +70,7 @@ def test_noise_within_a_frame_is_a_frame_error(noise: bytes, at: int) -> None:
         wire.decode(bytes(data))
 
 
-@pytest.mark.parametrize("bit", range(1, 24))
+@pytest.mark.parametrize("bit", range(2, 24))
 def test_an_unknown_required_feature_is_not_damage(bit: int) -> None:
     sealed = frame(3, {1: 10}, 10, closed=bit % 2 == 0)
     for data in (with_features(sealed, 1 << bit), with_features(sealed, 1 << bit, b"more")):
@@ -93,7 +93,7 @@ def test_another_version_is_not_damage() -> None:
         wire.decode(data)
 
 
-@pytest.mark.parametrize("make", [lambda f: with_features(f, 2), of_another_version])
+@pytest.mark.parametrize("make", [lambda f: with_features(f, 4), of_another_version])
 def test_every_flipped_bit_of_a_newer_frame_is_damage(make: Callable[[wire.Frame], bytes]) -> None:
     data = make(frame(3, {1: 10}, 99))
     for bit in range(len(data) * 8):
