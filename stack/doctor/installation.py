@@ -15,7 +15,7 @@ from stack.embedded import nats as embedded_nats
 from stack.embedded import postgres as embedded_postgres
 
 _PINNED: Final = re.compile(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)$")
-_REFERENCE: Final = re.compile(rb"""["'](?:/page/|\./)([\w./-]+\.(?:js|css|svg))["']""")
+_REFERENCE: Final = re.compile(rb"""["'](?:/?page/|\./)([\w./-]+\.(?:js|css|svg))["']""")
 
 
 async def programs(_: Settings) -> str:
