@@ -74,7 +74,7 @@ class Checked:
             assert not wrong, "\n".join([str(self.sums), *wrong[:20]])
             quarantined = query(self.dsn, "SELECT source, seq, reason, clicks FROM quarantine")
             assert not quarantined, quarantined[:5]
-        totals = query(self.dsn, "SELECT coalesce(sum(total), 0) FROM source")
+        totals = query(self.dsn, "SELECT coalesce(sum(total - uncounted), 0) FROM source")
         assert int(totals[0][0]) == found.total() + missing, "marks and rows disagree"
         assert_rollups_equal_minutes(self.dsn)
         return self.sums

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.load.ledger import Ledger, Request
+from bench.load.ledger import Counts, Ledger, Request
 
 
 class TimedLedger(Ledger):
@@ -24,6 +24,12 @@ class TimedLedger(Ledger):
         super().answer(request)
         self.times.append((time.monotonic(), sum(request.clicks.values())))
         self.latencies.append(time.time() - request.sent_at)
+
+    def answer_at(self, counts: Counts) -> None:
+        """Clicks that were answered, with minutes of their own."""
+        for (banner, _), clicks in counts.items():
+            self.answered[banner] += clicks
+        self._sure.update(counts)
 
     def lose(self, request: Request) -> None:
         super().lose(request)

@@ -104,7 +104,7 @@ class Loader:
             try:
                 writer.write(data)
                 async with asyncio.timeout(ANSWER_S):
-                    status, closes = await _answer(reader)
+                    status, closes = await read_answer(reader)
             except (OSError, EOFError, TimeoutError):
                 self.ledger.lose(request)
                 return
@@ -143,7 +143,7 @@ def _request(chance: random.Random, host: str, token: str) -> tuple[Clicks, byte
     return clicks, head.encode() + body
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     """(status, whether the server will close) of one whole answer. Raises EOFError, OSError."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     lines = head.split("\r\n")

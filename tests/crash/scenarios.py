@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tests.crash import (
     of_aggregators,
     of_all,
+    of_batches,
     of_machines,
     of_one_disk,
     of_servers,
@@ -57,6 +58,8 @@ SCENARIOS = (
     Scenario("adopter killed at every step, N times each",
              of_workers.adopter_killed_at_each_step, 0, 10),
     Scenario("worker stopped (SIGSTOP), N times", of_workers.worker_stopped, 1, 5),
+    Scenario("batches with a key sent again: workers of two nodes and aggregators killed at every "
+             "step, N times each", of_batches.batches_are_sent_again, 1, 20),
     Scenario("aggregator killed around COMMIT at five steps, N times each",
              of_aggregators.killed_around_commit, 1, 200),
     Scenario("connection cut at COMMIT, before and after, for N seconds",

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +27,7 @@ import psycopg
 from clickmill import wire
 from clickmill.fields import PREFIX
 from tests.crash.checked import HEAL_S, Checked
+from tests.crash.keyed_loader import KeyedLoader
 from tests.crash.loader import Loader
 from tests.support.aggregators import STREAM_BYTES, Aggregator
 from tests.support.fix_nats import NatsServer
@@ -181,6 +182,13 @@ class Stage(Checked):
         """Begin to click."""
         self._loader = Loader(self.port, self.seed, rate, connections).start()
         return self._loader
+
+    def load_batches(self, ports: Sequence[int], rate: int = 100) -> KeyedLoader:
+        """Begin to send batches with keys to these ports."""
+        loader = KeyedLoader(ports, self.seed, rate)
+        self._loader = loader
+        loader.start()
+        return loader
 
     def play(self, seconds: float) -> None:
         """Let the load go on for so long, at random between half and all of it."""
