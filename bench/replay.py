@@ -27,6 +27,7 @@ from bench.load import accesslog
 from bench.load.ledger import Counts, by_banner, compare, shown
 from bench.load.sender import Outcome, Sender, Shot
 from bench.load.statistics import Gain, StatisticsError, iso
+from stack.imports.accesslog import CLICK_METHODS, Request
 
 DEFAULT_SPEED = 3600.0
 """One hour of the log a second."""
@@ -84,9 +85,7 @@ def _count(text: str) -> int:
     return value
 
 
-async def shots(
-    requests: list[accesslog.Request], ids: dict[str, int], speed: float
-) -> AsyncIterator[Shot]:
+async def shots(requests: list[Request], ids: dict[str, int], speed: float) -> AsyncIterator[Shot]:
     """The requests as shots; with speed 0 all are due at once, in the order of their times."""
     for offset, request in accesslog.arrivals(requests):
         due = offset / speed if speed else 0.0
@@ -119,7 +118,7 @@ def unexpected_answers(outcome: Outcome) -> list[str]:
     """Answers that the contract does not give to such a request."""
     wrong = []
     for (method, status), count in sorted(outcome.statuses.items()):
-        click = method in accesslog.CLICK_METHODS
+        click = method in CLICK_METHODS
         allowed = (200,) if click else NO_CLICK_STATUSES.get(method, OTHER_METHOD_STATUSES)
         if status not in allowed:
             wrong.append(f"{count:,} × {method} answered {status}, expected {allowed[0]}")

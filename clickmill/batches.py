@@ -17,6 +17,7 @@ from uuid import UUID
 
 from clickmill import wire
 
+MAX_KEY_CHARS: Final = 64
 KEY_DAYS: Final = 7
 """A batch that is sent again within so many days of the first time counts once."""
 LATE_DAYS: Final = 7

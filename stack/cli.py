@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "top": "show rates, latency, backlog and top banners of a running system every second",
     "backup": "write the database and all uncommitted frames to a file",
     "restore": "restore a backup into an empty database",
+    "import": "count the clicks of a CSV, NDJSON or access log file, exactly once",
     "export": "write all clicks to a file, or those since the last export",
     "sources": "list the workers that report; `give-up NODE` closes those of a lost machine",
 }
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _sources(settings, give_up)
     if command in ("backup", "restore"):
         return _copy(command, settings, file)
+    if command == "import":
+        return _import(settings, arguments)
     if command == "export":
         return _export(settings, arguments)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
@@ -135,6 +138,20 @@ def _copy(command: str, settings: Settings, file: Path) -> int:
         return IN_THE_WAY
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
+        return IN_THE_WAY
+    return 0
+
+
+def _import(settings: Settings, given: dict[str, Any]) -> int:
+    from stack.imports.run import Options, run
+
+    try:
+        print(run(settings, Options(**{name: given[name] for name in Options._fields})))
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return IN_THE_WAY
+    except KeyboardInterrupt:
+        print("Interrupted: run the same command again, and it continues.", file=sys.stderr)
         return IN_THE_WAY
     return 0
 
@@ -217,6 +234,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("data_dir", metavar="DIR", help="the data directory")
         if name in ("backup", "restore"):
             sub.add_argument("file", metavar="FILE", help="the backup")
+        if name == "import":
+            _add_import(sub)
         if name == "export":
             _add_export(sub)
         if name == "top":
@@ -239,6 +258,21 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     add("--tz", metavar="ZONE", default="UTC", help="time zone of days, such as Europe/Berlin")
     add("--banner", metavar="ID", dest="banners", action="append", default=[], help="only this one")
     add("--format", dest="form", choices=("csv", "ndjson"), default="", help="csv or ndjson")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="plain or gzip; see docs/batches.md"
+    )
+    parser.add_argument("--url", default="", help="the ingest port (default: on this machine)")
+    parser.add_argument(
+        "--format", dest="kind", choices=("auto", "csv", "ndjson", "log"), default="auto",
+        help="of the file (default: by its first line)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pattern", default="", metavar="REGEX",
+        help="for a log: matches the targets of clicks; its first group is the banner ID",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from clickmill.batches import MAX_KEY_CHARS
 from clickmill.contract.params import MAX_BATCH_ITEMS, MAX_CLICKS_PER_ITEM
 
 HOST: Final = "{host}"
@@ -27,7 +28,9 @@ _MEANINGS: Final = {
     413: "the body is too large; nothing was counted",
     415: "the body has another type; nothing was counted",
     421: "this is not the name of the server; nothing was counted",
+    422: "the Idempotency-Key was used with other clicks; nothing was counted",
     429: "too many large bodies are being read; nothing was counted",
+    503: "a batch with an Idempotency-Key can't be stored; nothing was counted: send it again",
 }
 _ERROR: Final = {_JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 _COUNTED: Final = {
@@ -49,6 +52,12 @@ _BATCH: Final = {
         "properties": {
             "bannerID": {"type": "integer", "minimum": 0},
             "count": {"type": "integer", "minimum": 1, "maximum": MAX_CLICKS_PER_ITEM},
+            "ts": {
+                "type": ["string", "integer"],
+                "format": "date-time",
+                "description": "the time of the clicks, in Unix seconds too; only with an "
+                "Idempotency-Key",
+            },
         },
         "required": ["bannerID"],
         "additionalProperties": False,
@@ -61,6 +70,13 @@ _BANNER_ID: Final = {
     "required": True,
     "description": "banner ID",
     "schema": {"type": "integer", "minimum": 0},
+}
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "a UUID or another text: the batch counts once, however often it is sent in "
+    "7 days",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
 _BATCH_BODY: Final = {
     "required": True,
@@ -95,9 +111,10 @@ def paths(address: str) -> dict[str, Any]:
             "post": _operation(
                 "Counts many clicks: all of them, or none.",
                 _good(_JSON, _BATCH_COUNTED),
-                (400, 401, 403, 408, 413, 415, 421, 429),
+                (400, 401, 403, 408, 413, 415, 421, 422, 429, 503),
                 _BATCH_BODY,
             )
+            | {"parameters": [_KEY]}
         },
     }
     return {path: _item(path, methods, address) for path, methods in operations.items()}

@@ -16,7 +16,6 @@ from clickmill.contract.problem import bad, quote
 from ingest.http.batch import TimedClick
 
 HEADER: Final = "idempotency-key"
-MAX_KEY_CHARS: Final = 64
 MAX_AHEAD_S: Final = 300
 SECONDS_PER_DAY: Final = 86_400
 _KEY: Final = re.compile(r'"([ -!#-\[\]-~]{1,64})"|([!#-\[\]-~]{1,64})')
@@ -31,8 +30,8 @@ def parse_key(values: Sequence[str]) -> str:
     if match is None:
         raise bad(
             "invalid_idempotency_key",
-            f"Idempotency-Key is one UUID, or one text of 1 to {MAX_KEY_CHARS} printable ASCII "
-            f"characters, not {quote(', '.join(values))}; nothing was counted",
+            f"Idempotency-Key is one UUID, or one text of 1 to {batches.MAX_KEY_CHARS} printable "
+            f"ASCII characters, not {quote(', '.join(values))}; nothing was counted",
         )
     return match[1] or match[2]
 
