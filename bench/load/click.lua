@@ -5,6 +5,7 @@
 --   MODE body    the same with a body of two bytes, in the segment of the headers
 --   MODE check   no body, every answer's status and body compared (slower: for a warm-up round)
 --   MODE batch   POST /clicks with ITEMS items an array
+--   MODE keyed   the same, each with an Idempotency-Key of its own
 --   MODE path    METHOD PATH, the same request always
 -- wrk itself counts answers over 399; the length of all answers together is checked by the
 -- program that starts wrk, so a wrong answer is seen in the fast mode too.
@@ -47,11 +48,40 @@ local function batches(first, last, items)
   end
 end
 
+-- Each key is new: so many digits, counted up from where the clock says.
+local function keyed(first, last, items)
+  local place = string.rep("k", 24)
+  local headers = { ["Content-Type"] = "application/json", ["Idempotency-Key"] = place }
+  for k = 1, BODIES do
+    local parts = {}
+    for j = 1, items do
+      parts[j] = '{"bannerID":' .. math.random(first, last) .. ',"count":1}'
+    end
+    local whole = wrk.format("POST", "/clicks", headers, "[" .. table.concat(parts, ",") .. "]")
+    local from, to = whole:find(place, 1, true)
+    prepared[k] = { whole:sub(1, from - 1), whole:sub(to + 1) }
+  end
+  local base = string.format("%012d", os.time())
+  local sent = 0
+  request = function()
+    i = i % n + 1
+    sent = sent + 1
+    return prepared[i][1] .. base .. string.format("%012d", sent) .. prepared[i][2]
+  end
+end
+
+function request()
+  i = i % n + 1
+  return prepared[i]
+end
+
 function init(args)
   local mode, first, last = args[1], tonumber(args[2]), tonumber(args[3])
   math.randomseed(os.time() + (number or 0))
   if mode == "batch" then
     batches(first, last, tonumber(args[4]))
+  elseif mode == "keyed" then
+    keyed(first, last, tonumber(args[4]))
   elseif mode == "body" then
     bodies(first, last)
   elseif mode == "path" then
@@ -65,11 +95,6 @@ function init(args)
       if status ~= 200 or body ~= counted then wrong = wrong + 1 end
     end
   end
-end
-
-function request()
-  i = i % n + 1
-  return prepared[i]
 end
 
 function done(summary, latency, requests)

@@ -122,6 +122,21 @@ def batch(results: Results) -> list[str]:
     ]  # fmt: skip
 
 
+def keyed(results: Results) -> list[str]:
+    """POST /clicks with an Idempotency-Key."""
+    head = ("items", "connections", "CPU µs", "with a key", "÷", "p50 µs", "with a key", "÷")
+    rows = [
+        (
+            f"{row['items']:,}", str(row["connections"]),
+            *(cell(row[kind]["cpu_us"], 0) for kind in ("plain", "keyed")), cell(row["cpu_ratio"]),
+            *(cell(row[kind]["p50_us"], 0) for kind in ("plain", "keyed")), cell(row["p50_ratio"]),
+        )
+        for row in results["rows"]
+    ]  # fmt: skip
+    note = "CPU of the worker for each batch. A batch with a key is on disk, synced, when answered."
+    return ["## `POST /clicks` with an `Idempotency-Key`", "", *markdown(head, rows), "", note]
+
+
 def _two(title: str, names: tuple[str, str], results: Results, note: str = "") -> list[str]:
     head = ("", "click CPU µs", "other CPU µs", "clicks/s", "p99 µs")
     rows = [
@@ -256,6 +271,7 @@ TABLES: dict[str, Table] = {
     "counters": counters,
     "freshness": freshness,
     "batch": batch,
+    "keyed": keyed,
     "ids": ids,
     "scrape": scrape,
     "workers": workers,
