@@ -26,6 +26,7 @@ from aggregator.readiness import Readiness
 from aggregator.reading.nats_api import NatsApi, announce_target
 from aggregator.reading.queries import make_pool
 from aggregator.rounds import Rounds
+from aggregator.status import Status
 from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
 from aggregator.writing.metrics import Metrics, register_process
@@ -70,6 +71,10 @@ class Service:
             self._connection, self._progress, self._consumer, self._metrics.returned.inc
         )
         self._sources = Sources(self._connection, self._progress, settings.postgres_dsn)
+        self._status = Status(
+            self._connection, self._readiness.reason, lambda: self._consumer.newer,
+            self._reports.shared_names,
+        )  # fmt: skip
         self._rounds = Rounds(
             settings.postgres_dsn, self._consumer, self._reports, self._progress, self._metrics,
             self._readiness,
@@ -116,6 +121,7 @@ class Service:
             heartbeat.ready()
             await self._pool.open(wait=False)
             tasks.create_task(self._connection.run())
+            await self._status.start()
             await self._apply_schema()
             tasks.create_task(self._maintain())
             tasks.create_task(

@@ -27,6 +27,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     `as_of` is Unix time in nanoseconds. `closed` says that no frame after `seq` will ever come.
     `created_at`, in the same unit: nothing was answered before it; 0 where the sender can't say.
     `node`: the machine, by CLICKMILL_NODE or its host name; "" from a worker of 0.1.
+    `machine`: the boot ID of its kernel, which tells apart machines of the same name.
     """
 
     source: UUID
@@ -35,6 +36,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     closed: bool = False
     created_at: int = 0
     node: str = ""
+    machine: str = ""
 
 
 class KeysRequest(msgspec.Struct, frozen=True):
@@ -76,6 +78,20 @@ class SourcesReply(msgspec.Struct, frozen=True):
 
     sources: list[SourceRow] = []
     error: str = ""
+
+
+class AggregatorStatus(msgspec.Struct, frozen=True):
+    """What an aggregator reports to `clickmill doctor`.
+
+    `problem`: why it is not ready, or "". `newer_sources`: how many sources wait for a newer
+    release. `shared_names`: node names that several machines have at the same time.
+    """
+
+    host: str
+    version: str
+    problem: str = ""
+    newer_sources: int = 0
+    shared_names: list[str] = []
 
 
 class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -57,6 +57,7 @@ STATS_SUBJECT: Final = "clickmill.stats"
 COMMITTED_SUBJECT: Final = "clickmill.committed"
 SOURCES_SUBJECT: Final = "clickmill.sources"
 KEYS_SUBJECT: Final = "clickmill.keys"
+AGGREGATORS_SUBJECT: Final = "clickmill.aggregators"
 BANNERS_SUBJECT: Final = "clickmill.banners"
 BANNERS_CHANGED_SUBJECT: Final = "clickmill.banners.changed"
 

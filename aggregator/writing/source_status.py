@@ -8,6 +8,7 @@ of the lease session, on which the open sources are read again as well.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -21,8 +22,10 @@ from aggregator.postgres import arrays
 from aggregator.writing.completeness import Progress
 from aggregator.writing.consumer import Consumer
 from aggregator.writing.fold import Mark
+from aggregator.writing.node_names import NodeNames
 from clickmill import messages, wire
 from clickmill.connection import Connection
+from clickmill.retry import Throttle
 
 MAX_LOOKUPS: Final = 10_000
 # With other aggregators about, their commits are read each round; alone, this is a safety net.
@@ -69,6 +72,8 @@ class SourceReports:
         """Nodes as heartbeats say, where the table has none yet."""
         self._named: set[UUID] = set()
         self._round = 0
+        self._node_names = NodeNames()
+        self._shared = Throttle()
 
     async def start(self) -> None:
         """Subscribe to the requests."""
@@ -81,6 +86,7 @@ class SourceReports:
             log.warning("%s: a request that can't be read: %s", wire.COMMITTED_SUBJECT, error)
             return
         self._progress.heard(status)
+        self._node_names.heard(status.node, status.machine, time.monotonic())
         if wire.shard_of(status.source) not in self._consumer.shards:
             return
         if status.node and status.source not in self._named:
@@ -95,6 +101,15 @@ class SourceReports:
         elif len(self._lookups) < MAX_LOOKUPS:
             self._lookups[status.source] = message.reply
 
+    def shared_names(self) -> list[str]:
+        """Node names that several machines have."""
+        return self._node_names.shared(time.monotonic())
+
+    def _report_shared_names(self) -> None:
+        if (names := self.shared_names()) and self._shared.allows(time.monotonic()):
+            log.warning("several machines have the node name %s: give each its own CLICKMILL_NODE",
+                        ", ".join(names))  # fmt: skip
+
     async def _reply(self, subject: str, mark: messages.Committed) -> None:
         if not subject:
             return
@@ -106,6 +121,7 @@ class SourceReports:
     async def read(self, connection: AsyncConnection[Any], first: bool, alone: bool) -> None:
         """Read the table: the open sources, and the sources asked for meanwhile."""
         self._round += 1
+        self._report_shared_names()
         if first or not alone or self._round % ROUNDS_ALONE == 0:
             cursor = await connection.execute(_OPEN, binary=True)
             rows = await cursor.fetchall()

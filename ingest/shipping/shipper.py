@@ -26,7 +26,7 @@ from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
 from clickmill.stream import ReplicasError, StreamOptions, ensure_stream
 from ingest.durable.outbox import Outbox
-from ingest.durable.source import Source
+from ingest.durable.source import Source, boot_id
 from ingest.metrics import Slot
 from ingest.shipping.stream_repair import StuckStream
 
@@ -49,16 +49,12 @@ class Shipper:
     """Brings the frames of one source to JetStream and forgets them when Postgres has them."""
 
     def __init__(
-        self,
-        source: Source,
-        outbox: Outbox,
-        slot: Slot,
-        stream: StreamOptions,
-        node: str = "",
+        self, source: Source, outbox: Outbox, slot: Slot, stream: StreamOptions, node: str = ""
     ) -> None:
         self.source, self.outbox = source, outbox
         self.disk = asyncio.Lock()
-        self._slot, self._stream, self._node = slot, stream, node
+        self._slot, self._stream = slot, stream
+        self._node, self._machine = node, boot_id()
         self._wake = asyncio.Event()
         self._closing = self._closed = False
         self._unread = 0
@@ -257,8 +253,9 @@ class Shipper:
         source, as_of = self.source, self.source.idle_as_of()
         closed = self._closing or source.is_sealed
         return messages.SourceStatus(
-            source.id, source.sealed_seq, as_of, closed, source.created_at, self._node
-        )
+            source.id, source.sealed_seq, as_of, closed, source.created_at, self._node,
+            self._machine,
+        )  # fmt: skip
 
     async def close(self, connection: Connection) -> bool:
         """Report this source as closed, if all of its clicks are sealed; whether it is now closed

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from clickmill.settings import Settings
-from stack.doctor import installation, machine, servers
-from stack.doctor.finding import Finding, Kind
+from stack.doctor import installation, machine, pipeline, servers
+from stack.doctor.finding import Finding, Kind, Passed
 from stack.errors import StackError
 
 
@@ -18,7 +18,7 @@ class Check(NamedTuple):
 
     name: str
     kind: Kind
-    run: Callable[[Settings], Awaitable[str]]
+    run: Callable[[Settings], Awaitable[str | Passed]]
 
 
 CHECKS: Final = (
@@ -30,7 +30,8 @@ CHECKS: Final = (
     Check("data directory", Kind.MACHINE, machine.data_dir),
     Check("disk", Kind.MACHINE, machine.disk),
     Check("clock", Kind.MACHINE, servers.clock),
-    Check("NATS", Kind.NATS, servers.nats_server),
+    Check("NATS", Kind.NATS, pipeline.nats_server),
+    Check("aggregators", Kind.AGGREGATORS, pipeline.aggregators),
     Check("Postgres", Kind.POSTGRES, servers.postgres),
     Check("ports", Kind.PORTS, servers.ports),
 )
@@ -53,8 +54,12 @@ async def _examine(settings: Settings) -> int:
 
 async def _passes(check: Check, settings: Settings) -> bool:
     try:
-        print(f"ok      {check.name}: {await check.run(settings)}")
+        result = await check.run(settings)
     except (Finding, StackError) as finding:
         print(f"failed  {check.name}: {finding}")
         return False
+    passed = result if isinstance(result, Passed) else Passed(result)
+    print(f"ok      {check.name}: {passed.text}")
+    for warning in passed.warnings:
+        print(f"warning {check.name}: {warning}")
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import NamedTuple
 
 
 class Kind(IntFlag):
@@ -16,7 +17,15 @@ class Kind(IntFlag):
     NATS = 16
     POSTGRES = 32
     PORTS = 64
+    AGGREGATORS = 128
 
 
 class Finding(RuntimeError):  # noqa: N818  # the term of this package
     """Something is wrong; the text says what, and what to do."""
+
+
+class Passed(NamedTuple):
+    """Nothing is wrong; each of `warnings` is a sentence about what should be better."""
+
+    text: str
+    warnings: tuple[str, ...] = ()

@@ -34,7 +34,11 @@ listen: 0.0.0.0:4222
 http: 0.0.0.0:8222
 authorization {{ user: {user}, password: "{password}" }}
 cluster {{ name: clickmill, listen: 0.0.0.0:6222, routes: [{routes}] }}
-jetstream {{ store_dir: {store}, max_file_store: {bytes} {extra} }}
+jetstream {{
+  store_dir: {store}
+  max_file_store: {bytes}
+  {jetstream}
+}}
 """
 
 
@@ -42,14 +46,14 @@ class NatsMember(RealServer):
     """One nats-server of the cluster."""
 
     def __init__(
-        self, machine: Machine, home: Path, password: str, routes: str, extra: str = ""
+        self, machine: Machine, home: Path, password: str, routes: str, jetstream: str = ""
     ) -> None:
         home.mkdir()
         self.machine = machine
         config = home / "nats.conf"
         config.write_text(_CONFIG.format(
             name=machine.name, user=USER, password=password, routes=routes,
-            store=json.dumps(str(home / "store")), bytes=STORE_BYTES, extra=extra,
+            store=json.dumps(str(home / "store")), bytes=STORE_BYTES, jetstream=jetstream,
         ))  # fmt: skip
         server = Server(
             name=machine.name, argv=(str(binary()), "-c", str(config)), cwd=home, port=PORT,
@@ -73,11 +77,11 @@ class NatsMember(RealServer):
 class NatsCluster:
     """All of them. `url` names every server."""
 
-    def __init__(self, machines: Sequence[Machine], home: Path, extra: str = "") -> None:
+    def __init__(self, machines: Sequence[Machine], home: Path, jetstream: str = "") -> None:
         password = secrets.token_urlsafe(12)
         routes = ", ".join(f"nats://{machine.address}:6222" for machine in machines)
         self.members = [
-            NatsMember(machine, home / machine.name, password, routes, extra)
+            NatsMember(machine, home / machine.name, password, routes, jetstream)
             for machine in machines
         ]
         self.url = ",".join(member.server.address for member in self.members)

@@ -37,12 +37,15 @@ PORT: Final = 8080
 STATS_PORT: Final = 8081
 POSTGRES_PORT: Final = 5432
 READ_S: Final = 30.0
+TOKEN: Final = "cluster"
+"""For batches, which come from another machine."""
 SETTINGS: Final[dict[str, object]] = {
     "workers": 1,
     "flush_interval": 0.2,
     "resend_after_seconds": 5,
     "max_banner_id": 999,
     "nats_max_bytes": "64MiB",
+    "write_token": TOKEN,
     "port": PORT,
     "stats_port": STATS_PORT,
 }
@@ -119,9 +122,9 @@ class Node:
 class Cluster(Checked):
     """All machines of one run."""
 
-    def __init__(self, home: Path, seed: int, nats_extra: str = "") -> None:
+    def __init__(self, home: Path, seed: int) -> None:
         super().__init__(seed)
-        self.home, self._nats_extra = home, nats_extra
+        self.home = home
         self.chance = random.Random(seed)
         self.settings = dict(SETTINGS)
         self.nodes: list[Node] = []
@@ -134,7 +137,7 @@ class Cluster(Checked):
         with contextlib.ExitStack() as stack:
             self.network = stack.enter_context(Network())
             machines = [self.network.machine(f"nats-{n}") for n in (1, 2, 3)]
-            self.nats = NatsCluster(machines, self.home, self._nats_extra)
+            self.nats = NatsCluster(machines, self.home)
             stack.callback(self.nats.stop)
             self.nats.start()
             self._start_postgres(stack)
@@ -199,7 +202,7 @@ class Cluster(Checked):
         addresses = [node.machine.address for node in self.ingest]
         ledger = self._loader.ledger if self._loader is not None else None
         self._loader = Loader(
-            PORT, self.seed, rate, connections, addresses=addresses, ledger=ledger
+            PORT, self.seed, rate, connections, token=TOKEN, addresses=addresses, ledger=ledger
         ).start()
         return self._loader
 

@@ -130,3 +130,9 @@ def test_a_sealed_frame_that_is_too_large_is_reported_immediately(
     eventually(lambda: not not_ready(worker), 20, "it is told of the new limit, and ready")
     assert worker.clicks() == expected
     eventually(lambda: metric(worker, TOO_LARGE) == 0, 5, "the gauge follows, once a second")
+
+
+def test_doctor_warns_where_frames_are_split(worker: Worker, small: NatsServer) -> None:
+    needed = wire.MAX_FRAME_BYTES + wire.HEADERS_BYTES
+    warning = f"warning NATS: max_payload is {SMALL} bytes, so a frame of many banners is split"
+    assert f"{warning}: set it to {needed} or more." in doctor(worker.data_dir, small.url)
