@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from datetime import datetime
+from http.client import HTTPResponse
 from typing import Final
 
 from tests.cluster.network import Machine
@@ -18,14 +19,23 @@ STOP_S: Final = 10.0
 IN_TIME_S: Final = 2.0
 
 
+def authorized(url: str, token: str) -> HTTPResponse:
+    """The answer to a request with this token. Raises OSError."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    answer = urllib.request.urlopen(request, timeout=2)
+    assert isinstance(answer, HTTPResponse)
+    return answer
+
+
 class Lag:
     """Asks for `completeThrough` ten times a second, from `start` to `stop`.
 
     While there is no answer, the last one ages.
     """
 
-    def __init__(self, machine: Machine, port: int) -> None:
+    def __init__(self, machine: Machine, port: int, token: str) -> None:
         self._machine, self._url = machine, f"http://127.0.0.1:{port}/stats/1"
+        self._token = token
         self._through = time.time()
         self._stopping = threading.Event()
         self.worst = 0.0
@@ -60,7 +70,7 @@ class Lag:
     def _run(self) -> None:
         while not self._stopping.wait(EVERY_S):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with urllib.request.urlopen(self._url, timeout=2) as answer:
+                with authorized(self._url, self._token) as answer:
                     through = json.load(answer)["completeThrough"]
                 self._through = datetime.fromisoformat(through).timestamp()
             self.worst = max(self.worst, self.now)

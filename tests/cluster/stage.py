@@ -15,14 +15,13 @@ import random
 import re
 import shlex
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from stack.embedded.server import LOOPBACK
-from tests.cluster.lag import Lag
+from tests.cluster.lag import Lag, authorized
 from tests.cluster.nats import NatsCluster
 from tests.cluster.network import Machine, Network
 from tests.crash.checked import Checked
@@ -38,13 +37,14 @@ STATS_PORT: Final = 8081
 POSTGRES_PORT: Final = 5432
 READ_S: Final = 30.0
 TOKEN: Final = "cluster"
-"""For batches, which come from another machine."""
+"""Ports that other machines reach need one."""
 SETTINGS: Final[dict[str, object]] = {
     "workers": 1,
     "flush_interval": 0.2,
     "resend_after_seconds": 5,
     "max_banner_id": 999,
     "nats_max_bytes": "64MiB",
+    "stats_token": TOKEN,
     "write_token": TOKEN,
     "port": PORT,
     "stats_port": STATS_PORT,
@@ -69,7 +69,7 @@ def command(name: str, nats_url: str, dsn: str) -> list[str]:
 def metric(url: str, name: str) -> float:
     """A metric without labels; -1 while nobody answers."""
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=2) as answer:
+        with authorized(f"{url}/metrics", TOKEN) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
         return -1.0
@@ -209,7 +209,7 @@ class Cluster(Checked):
     @contextlib.contextmanager
     def lag_of(self, node: Node) -> Iterator[Lag]:
         """How late the statistics of this aggregator are, within the block."""
-        lag = Lag(node.machine, STATS_PORT).start()
+        lag = Lag(node.machine, STATS_PORT, TOKEN).start()
         try:
             yield lag
         finally:
