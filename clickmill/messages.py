@@ -99,7 +99,8 @@ class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `params` (each parameter's values) is what workers of 0.1 send instead of query and body.
     `pages`: the worker can ask for a table page by page; `more` is where the next one begins, as
-    the header of the page before says.
+    the header of the page before says. `client`: who asks, so that one can't hold up the others;
+    "" from a worker of 0.2.
     """
 
     banner_id: int = msgspec.field(name="bannerID")
@@ -108,3 +109,4 @@ class StatsRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     params: dict[str, list[str]] = {}
     pages: bool = False
     more: str = ""
+    client: str = ""

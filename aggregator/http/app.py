@@ -32,6 +32,7 @@ from aggregator.reading.banners import Register
 from aggregator.reading.live import Live
 from aggregator.reading.live_events import Pipeline
 from aggregator.reading.queries import Pool, Reader
+from aggregator.reading.sharing import Sharing
 from aggregator.writing.completeness import Progress
 from clickmill.contract.access import Access, Hosts
 from clickmill.contract.params import MAX_BODY_BYTES
@@ -60,13 +61,15 @@ class Deps:
     click_url: str = f"http://{openapi_clicks.HOST}:8080"
     # Called after each change of the register with the ID and its target (None: no target).
     target_changed: Callable[[int, str | None], Awaitable[None]] = field(default=_nobody)
+    # Shares the reading between clients; the same for both ports.
+    sharing: Sharing = field(default_factory=Sharing)
     # Set when the process begins to stop: open streams end, or they would hold the stop up.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def make_answers(deps: Deps) -> Answers:
     """The statistics questions over these parts; NATS and HTTP use the same."""
-    reader = Reader(deps.pool)
+    reader = Reader(deps.pool, deps.sharing)
     progress = deps.progress
     return Answers(
         reader, progress.complete_through, deps.max_banner_id, complete_but=progress.complete_but
@@ -75,7 +78,7 @@ def make_answers(deps: Deps) -> Answers:
 
 def make_register(deps: Deps) -> Register:
     """The register over these parts; NATS and HTTP use the same."""
-    return Register(Reader(deps.pool), deps.target_changed)
+    return Register(Reader(deps.pool, deps.sharing), deps.target_changed)
 
 
 def make_ledger(deps: Deps) -> Ledger:

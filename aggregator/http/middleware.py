@@ -23,6 +23,7 @@ from litestar.utils import normalize_path
 
 from aggregator.http.metrics import OTHER, HttpMetrics
 from aggregator.reading.formats import JSON, Answer
+from aggregator.reading.sharing import asker
 from clickmill.contract.access import Access, Caller, is_of_a_proxy
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large
@@ -173,6 +174,7 @@ class Middleware:
     def _refusal(self, scope: HTTPScope) -> Problem | None:
         """Why this request is not answered. Everything that is not known to read writes."""
         path, caller = scope["path"], _caller_of(scope)
+        asker.set(caller.client)
         refusal = self._access.host_refusal(caller)
         if refusal or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
             return refusal
@@ -194,6 +196,7 @@ def _caller_of(scope: HTTPScope) -> Caller:
         origins=[value.decode("latin-1") for value in headers.get("origin", [])],
         authorization=headers.get("authorization", []),
         is_proxied=any(map(is_of_a_proxy, headers)),
+        forwarded_for=[value.decode("latin-1") for value in headers.get("x-forwarded-for", [])],
     )
 
 

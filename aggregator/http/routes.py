@@ -14,6 +14,7 @@ from aggregator.http.metrics import expose
 from aggregator.http.middleware import AnyRequest, read_body, respond
 from aggregator.http.parts import FromParts, Parts
 from aggregator.reading.formats import Answer, ManyBanners, OneBanner, TopList
+from aggregator.reading.sharing import asker
 from clickmill.contract import params
 from clickmill.contract.problem import unavailable
 
@@ -115,7 +116,9 @@ async def metrics(request: AnyRequest, parts: FromParts) -> Response[bytes]:
 )
 async def live(parts: FromParts) -> Stream:
     """Server-sent events, one a second: clicks per second in all and by banner."""
-    return Stream(parts.live.listen(), media_type="text/event-stream", headers=NOT_BUFFERED)
+    return Stream(
+        parts.live.listen(asker.get()), media_type="text/event-stream", headers=NOT_BUFFERED
+    )
 
 
 HANDLERS: Final = [stats_get, stats_post, stats_many, top, live, livez, readyz, metrics]

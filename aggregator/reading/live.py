@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -30,6 +31,7 @@ from aggregator.reading.live_events import (
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import MINUTE_S
 from clickmill.contract.problem import Problem, too_many
+from clickmill.shares import Shares
 
 TICK_S: Final = 1.0
 # While nothing happens changes are looked for more often, so that the first click shows at once.
@@ -52,6 +54,22 @@ def event(name: str, data: msgspec.Struct) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
 
 
+class _Place:
+    """What a listener holds of the streams; given back once."""
+
+    def __init__(self, listeners: Shares, client: str, changed: Callable[[], None]) -> None:
+        self._listeners, self._client, self._changed = listeners, client, changed
+        self._is_held = True
+        listeners.take(client)
+        changed()
+
+    def give_back(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._listeners.give_back(self._client)
+            self._changed()
+
+
 class Live:
     """The loop that sends a tick each second, and its listeners."""
 
@@ -67,27 +85,33 @@ class Live:
         self._pipeline = pipeline
         self._stopping = stopping
         self._count_listeners = count_listeners
-        self._listening = 0
+        self._listeners = Shares()
         self._left = 0.0
         self._activity = Activity(rates)
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
 
-    def listen(self) -> AsyncIterator[bytes]:
+    def listen(self, client: str) -> AsyncIterator[bytes]:
         """The events of one listener, until its life is over, it goes, or the process stops.
 
-        Raises Problem (too_many_listeners) where MAX_LISTENERS are there already.
+        Raises Problem (too_many_listeners) where MAX_LISTENERS are there already, or where this
+        client has as many streams as it leaves to the others.
         """
-        if self._listening >= MAX_LISTENERS:
-            sentence = f"{MAX_LISTENERS} streams are open, the most that go: try again later"
+        if not self._listeners.allows(client, MAX_LISTENERS):
+            sentence = (
+                f"{self._listeners.total} streams are open, of {MAX_LISTENERS} that may be, and no "
+                "client may have more than it leaves: close some, or try again later"
+            )
             raise too_many("too_many_listeners", sentence)
-        return self._events()
+        place = _Place(self._listeners, client, self._changed)
+        events = self._events(place)
+        weakref.finalize(events, place.give_back)  # a stream that never begins has no end either
+        return events
 
-    async def _events(self) -> AsyncIterator[bytes]:
+    async def _events(self, place: _Place) -> AsyncIterator[bytes]:
         spread = random.uniform(1 - LIFE_SPREAD, 1 + LIFE_SPREAD)
         ends = time.monotonic() + LIFE_S * spread
-        self._enter(1)
         try:
             upcoming = self._upcoming()
             yield b"retry: %d\n\n" % RETRY_MS
@@ -97,12 +121,11 @@ class Live:
                 upcoming = self._upcoming()
                 yield tick
         finally:
-            self._enter(-1)
+            place.give_back()
 
-    def _enter(self, change: int) -> None:
-        self._listening += change
+    def _changed(self) -> None:
         self._left = time.monotonic()
-        self._count_listeners(self._listening)
+        self._count_listeners(self._listeners.total)
 
     def _upcoming(self) -> asyncio.Future[bytes]:
         """The next tick, which all who listen wait for together."""
@@ -133,7 +156,7 @@ class Live:
         due = 0.0
         self._activity.clear()
         while not self._stopping.is_set():
-            if not self._listening and time.monotonic() - self._left > LINGER_S:
+            if not self._listeners.total and time.monotonic() - self._left > LINGER_S:
                 break
             changed = self._activity.clicks > 0
             if changed or time.monotonic() >= due:

@@ -20,13 +20,14 @@ from aggregator.reading import key_lookup
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
 from aggregator.reading.queries import Pool
+from aggregator.reading.sharing import INGEST_PORT, asker
 from clickmill import messages, wire
 from clickmill.connection import Connection
 from clickmill.contract.problem import Problem
 
 QUEUE: Final = "clickmill-aggregators"
 MAX_AT_ONCE: Final = 64
-"""Questions being answered at a time; those beyond wait in the client's own bounded queue."""
+"""Questions of a kind being answered at a time; others wait in the client's own bounded queue."""
 
 log = logging.getLogger("clickmill.nats_api")
 
@@ -52,25 +53,30 @@ class NatsApi:
         await self._listen(wire.KEYS_SUBJECT, self._keys)
 
     async def _listen(self, subject: str, answer: Callable[[Msg], Awaitable[None]]) -> None:
+        free = asyncio.Semaphore(MAX_AT_ONCE)
+
         async def take(message: Msg) -> None:
-            await self._free.acquire()
-            task = asyncio.create_task(self._answer(answer, message))
+            await free.acquire()
+            task = asyncio.create_task(self._answer(answer, message, free))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         await self._connection.subscribe(subject, take, QUEUE)
 
-    async def _answer(self, answer: Callable[[Msg], Awaitable[None]], message: Msg) -> None:
+    async def _answer(
+        self, answer: Callable[[Msg], Awaitable[None]], message: Msg, free: asyncio.Semaphore
+    ) -> None:
         """A question that breaks us gets no answer, and the asker its time-out; we go on."""
         try:
             await answer(message)
         except Exception:
             log.exception("a question on %s was not answered", message.subject)
         finally:
-            self._free.release()
+            free.release()
 
     async def _stats(self, message: Msg) -> None:
         request = _StatsRequest.decode(message.data)
+        asker.set(INGEST_PORT + request.client)
         room = self._connection.max_payload - wire.HEADERS_BYTES
         answer = await self._answers.over_nats(request, room)
         headers = {

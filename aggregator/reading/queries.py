@@ -31,6 +31,7 @@ from aggregator.reading.pieces import (
     of_banners,
     union,
 )
+from aggregator.reading.sharing import Sharing
 from clickmill.contract.problem import change_unknown, stats_unreadable
 from clickmill.retry import first_line
 
@@ -117,11 +118,12 @@ def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
 class Reader:
     """Questions to Postgres. Each raises Problem (stats_unavailable) if it can't answer."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, sharing: Sharing | None = None) -> None:
+        self._pool, self._sharing = pool, sharing or Sharing()
 
     async def fetch(self, sql: LiteralString, params: Mapping[str, object]) -> list[TupleRow]:
-        """All rows of one statement. A connection that broke is replaced and asked once more."""
+        """All rows of one statement. A connection that broke is replaced and asked once more.
+        Raises Problem 429 where too many statements of the client wait."""
         return await self._answer(lambda connection: fetch(connection, sql, params))
 
     async def fetch_over(self, cover: Cover, ask: Ask) -> list[TupleRow]:
@@ -134,7 +136,7 @@ class Reader:
 
     async def _answer(self, work: Work) -> list[TupleRow]:
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S), self._sharing.turn():
                 return await self._twice(work)
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -28,6 +28,9 @@ HEADERS: Final = ("host", "origin", "authorization")
 """The headers that decide; besides them those that `is_of_a_proxy` knows."""
 _PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
 _PROXYS_PREFIX: Final = "x-forwarded-"
+_MAX_CLIENT_CHARS: Final = 40
+_V6_NETWORK_CHARS: Final = 19
+"""Of a /64 in full notation: "2001:0db8:0000:0000"."""
 _PROXYS_HTTP: Final = ("1.0", "1")
 """What nginx speaks to its backends by default, without a header that shows it: HTTP/1.0, in the
 words of ASGI and of RSGI."""
@@ -48,6 +51,20 @@ class Caller(NamedTuple):
     origins: Sequence[str]
     authorization: Sequence[bytes]
     is_proxied: bool
+    forwarded_for: Sequence[str] = ()
+
+    @property
+    def client(self) -> str:
+        """Who this is, among those who share a bound: the address, or its network in IPv6, where
+        one machine has many. Of what a proxy on this machine passed on, what it added last."""
+        address = self.address
+        if self.forwarded_for and is_loopback(address):
+            address = self.forwarded_for[-1].rpartition(",")[2].strip()
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return address[:_MAX_CLIENT_CHARS]
+        return ip.exploded[:_V6_NETWORK_CHARS] if ip.version == 6 else address
 
     @property
     def is_local(self) -> bool:

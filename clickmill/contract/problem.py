@@ -53,6 +53,14 @@ def too_many(code: str, sentence: str) -> Problem:
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, code, sentence, retry_after())
 
 
+def too_many_requests() -> Problem:
+    """The 429 of a client that waits for more statistics than its share."""
+    return too_many(
+        "too_many_requests",
+        "too many of your requests for statistics are waiting: send the next when one is answered",
+    )
+
+
 def retry_after() -> Headers:
     """The header of an error that passes by itself."""
     return [("Retry-After", str(RETRY_AFTER_S))]

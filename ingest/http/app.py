@@ -239,15 +239,17 @@ class App:
         if scope.method == "POST" and body.translate(None, JSON_SPACE) in NO_PARAMETERS:
             self._count(banner_id)
             return Answer(200, BODY_COUNTED, JSON)
-        self._check_read(scope)
-        request = messages.StatsRequest(banner_id, scope.query_string, body)
+        client = self._check_read(scope)
+        request = messages.StatsRequest(banner_id, scope.query_string, body, client=client)
         reply = await self._backend.stats(request)
         return reply._replace(headers=[*reply.headers, *no_store()])
 
-    def _check_read(self, scope: Scope) -> None:
-        """Raises Problem 401 or 421."""
-        if refusal := self._options.access.read_refusal(caller_of(scope)):
+    def _check_read(self, scope: Scope) -> str:
+        """The client that may read. Raises Problem 401 or 421."""
+        caller = caller_of(scope)
+        if refusal := self._options.access.read_refusal(caller):
             raise refusal
+        return caller.client
 
     async def _script(self, scope: Scope, text: str, body: bytes) -> Answer:
         return script.answer(scope.headers.get("accept-encoding") or "")

@@ -31,4 +31,5 @@ def caller_of(scope: Scope) -> Caller:
         origins=headers.get_all("origin"),
         authorization=[value.encode() for value in headers.get_all("authorization")],
         is_proxied=any(map(is_of_a_proxy, headers.keys())),
+        forwarded_for=headers.get_all("x-forwarded-for"),
     )

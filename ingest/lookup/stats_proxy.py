@@ -17,34 +17,43 @@ from nats.aio.msg import Msg
 
 from clickmill import messages, wire
 from clickmill.connection import Connection
-from clickmill.contract.problem import stats_unreachable, too_many
+from clickmill.contract.problem import stats_unreachable, too_many, too_many_requests
 from clickmill.retry import Backoff, first_line
+from clickmill.shares import Shares, Turns
 from ingest.http.responses import Answer
 
 REQUEST_TIMEOUT_S: Final = 5.0
 MAX_TABLES: Final = 16
 """Tables of more than one page that are sent at the same time, in one worker."""
 PAGE_TRIES: Final = 5
+AT_ONCE: Final = 2
+"""Requests of one client that are passed on at the same time; the aggregator bounds them too."""
 
 log = logging.getLogger("clickmill.ingest")
 
 
 class StatsProxy:
-    """Passes on at most `max_pending` requests at a time."""
+    """Passes on at most `max_pending` requests at a time, of each client at most AT_ONCE.
+
+    The others of that client wait here, where they cost nothing: answered at once with an error,
+    a client that only repeats its request would keep this process from counting clicks.
+    """
 
     def __init__(self, connection: Connection, max_pending: int) -> None:
-        self._connection = connection
-        self._pending = asyncio.Semaphore(max_pending)
+        self._connection, self._max_pending = connection, max_pending
+        self._pending, self._turns = Shares(), Turns()
         self._tables = 0
 
     async def ask(self, request: messages.StatsRequest) -> Answer:
         """The aggregator's answer.
 
         Raises Problem 503 where none answers within REQUEST_TIMEOUT_S, or where as many requests
-        wait as may; 429 where as many tables are being sent as may.
+        wait as may; 429 where as many of this client do, or as many tables are being sent as may.
         """
-        if self._pending.locked():
+        if self._pending.total >= self._max_pending:
             raise stats_unreachable()
+        if not self._pending.allows(request.client, self._max_pending):
+            raise too_many_requests()
         request = msgspec.structs.replace(request, pages=True)
         try:
             reply = await self._ask(request)
@@ -86,9 +95,12 @@ class StatsProxy:
         raise stats_unreachable()
 
     async def _ask(self, request: messages.StatsRequest) -> Msg:
-        async with self._pending:
-            payload = msgspec.json.encode(request)
-            return await self._connection.request(wire.STATS_SUBJECT, payload, REQUEST_TIMEOUT_S)
+        payload, client = msgspec.json.encode(request), request.client
+        with self._pending.held(client):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S), self._turns.turn(client, AT_ONCE):
+                return await self._connection.request(
+                    wire.STATS_SUBJECT, payload, REQUEST_TIMEOUT_S
+                )
 
 
 def _more(reply: Msg) -> str:

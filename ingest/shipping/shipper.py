@@ -25,8 +25,9 @@ from clickmill.connection import Connection
 from clickmill.failpoints import failpoint
 from clickmill.retry import Backoff, Throttle, first_line
 from clickmill.stream import ReplicasError, StreamOptions, ensure_stream
+from ingest.durable.counters_file import boot_id
 from ingest.durable.outbox import Outbox
-from ingest.durable.source import Source, boot_id
+from ingest.durable.source import Source
 from ingest.metrics import Slot
 from ingest.shipping.stream_repair import StuckStream
 
