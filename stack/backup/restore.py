@@ -34,6 +34,7 @@ BATCH_BYTES: Final = 2 << 20
 BATCH_SECONDS: Final = 300.0
 MANY_DAYS: Final = 36_500
 _TABLE: Final = re.compile(r"^CREATE TABLE IF NOT EXISTS (\w+)", re.MULTILINE)
+_VIEW: Final = re.compile(r"^CREATE OR REPLACE VIEW (\w+)", re.MULTILINE)
 _FUNCTION: Final = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)", re.MULTILINE)
 _FILLED: Final = re.compile(r"^INSERT INTO (\w+)", re.MULTILINE)
 _FILLED_BY_AGGREGATORS: Final = ("schema_version", "retention")
@@ -118,7 +119,9 @@ def _table_with_rows(session: Session) -> str:
 
 
 def _drop_tables(session: Session) -> None:
-    for kind, names in (("TABLE", [*_names(_TABLE), _PENDING]), ("FUNCTION", _names(_FUNCTION))):
+    tables = [*_names(_TABLE), _PENDING]
+    views, functions = _names(_VIEW)[::-1], _names(_FUNCTION)
+    for kind, names in (("VIEW", views), ("TABLE", tables), ("FUNCTION", functions)):
         for name in names:
             session.execute(
                 sql.SQL("DROP {} IF EXISTS {}").format(sql.SQL(kind), sql.Identifier(name))
