@@ -296,9 +296,9 @@ AS $$
     ORDER BY 1
 $$;
 
--- Drops the minutes of one day. A DROP blocks all who read or write banner_minute: while it
--- waits for its turn, and until its transaction ends. So it waits for an instant only (whoever
--- called it comes back later), and nothing else is done in its transaction.
+-- Drops the minutes of one day. A DROP blocks everything that reads or writes banner_minute while it
+-- waits for its lock, and until its transaction ends. So it waits only for an instant (the caller
+-- tries again later), and its transaction does nothing else.
 CREATE OR REPLACE FUNCTION clickmill_drop_day(utc_day date) RETURNS void
 LANGUAGE plpgsql
 SET timezone = 'UTC' SET lock_timeout = '40ms'
@@ -327,7 +327,7 @@ EXCEPTION WHEN insufficient_privilege OR duplicate_object OR unique_violation TH
 END
 $$;
 
--- What it may read; and what everybody may do by Postgres' default, but nobody should here.
+-- Grants what it may read, and revokes what Postgres allows to every role by default.
 DO $$
 DECLARE
     part text;

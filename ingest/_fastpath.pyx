@@ -253,7 +253,7 @@ cdef class Fastpath:
         return True
 
     cdef object take(self, PendingClick click):
-        """What answers a click, once: whoever gets it finishes the click; None for the others."""
+        """The object that answers a click: the first caller gets it and finishes the click, others get None."""
         cdef object proto = click.proto
         click.proto = None
         click.future = None

@@ -1,7 +1,7 @@
 """Middleware of the statistics port: who may ask, body limits, error shape, headers, metrics.
 
-One ASGI layer around the framework and the handlers for its errors, so that no answer of this
-port, whoever gives it, has another shape than the contract's.
+One ASGI layer around the framework and the handlers for its errors, so that every response of this
+port has the shape of the contract.
 """
 
 from __future__ import annotations

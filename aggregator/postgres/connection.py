@@ -1,7 +1,7 @@
 """Opening a Postgres connection for this process, and telling errors apart.
 
-Why one place: each session must end by itself where the other side, or this one, hangs; a
-session that waits for ever would keep the row locks that fence the marks.
+Why one place: each session must end by itself if either side hangs, because a session that waits
+forever would keep the row locks that fence the marks.
 """
 
 from __future__ import annotations

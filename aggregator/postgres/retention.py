@@ -1,6 +1,6 @@
 """Deletes what is past its time: minutes after some days, rollups after more, or never.
 
-In three steps, so that nobody waits and no answer is wrong meanwhile:
+In three steps, so that no query waits and no answer is wrong meanwhile:
 
 1. What is to go is written into the table `retention`. Answers look there (see `kept`).
 2. Once every answer that began before is over, old rollups go in small batches.
@@ -82,7 +82,7 @@ async def keep_maintained(dsn: str, days: Days) -> None:
     while True:
         done = False
         try:
-            # While a DROP holds its lock nobody waits for a disk; what a crash undoes is redone.
+            # A DROP must not wait for a disk while it holds its lock; a crash repeats it.
             async with postgres.session(dsn, "partitions", synchronous_commit="off") as connection:
                 done = await maintain(connection, days)
         except (psycopg.Error, OSError, TimeoutError) as error:

@@ -25,7 +25,7 @@ COMPLETE_HEADER: Final = "Clickmill-Complete-Through"
 # What a spreadsheet would run as a formula, were it the first character of a cell.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
-_COMPLETE = "every click answered before this moment is in the figures; null: not known yet"
+_COMPLETE = "every click answered before this moment is in the statistics; null: not known yet"
 Complete = Annotated[datetime | None, Meta(description=_COMPLETE)]
 Clicks = Annotated[int, Meta(ge=0, description="clicks")]
 
@@ -121,7 +121,7 @@ class Parts(TypedDict, total=False):
 
 
 class Answer(NamedTuple):
-    """An answer as bytes, whoever carries it: HTTP or NATS."""
+    """An answer as bytes, for HTTP and for NATS."""
 
     status: int
     content_type: str

@@ -1,11 +1,11 @@
-"""Clicks as they come: one computation a second, however many listen.
+"""Live statistics: computed once a second for any number of listeners.
 
-Clicks per second come from the marks of all sources, which each aggregator knows from its start
-on, whoever commits the clicks: a new listener gets what is known of the last five minutes. Banners
-and minutes are read from Postgres, only while there are listeners (and a little longer). Each tick
-becomes one event, encoded once; all listeners send the same bytes, and one that is too slow misses
-ticks instead of queueing them. While a tick is late comments go out, so that silence always means
-a lost connection.
+Clicks per second come from the marks of all sources, which each aggregator knows from its start,
+also those that others commit. A new listener gets the known seconds of the last five minutes.
+Banners and minutes are read from Postgres only while there are listeners (and a little longer).
+Each tick becomes one event, encoded once and sent to all listeners. A listener that is too slow
+misses ticks instead of queueing them. While a tick is late, comments are sent, so silence always
+means a lost connection.
 """
 
 from __future__ import annotations

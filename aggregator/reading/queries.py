@@ -1,4 +1,4 @@
-"""Reading the figures from Postgres: series by bucket, totals by banner.
+"""Reads the statistics from Postgres: series by bucket, totals by banner.
 
 Each answer is of one snapshot: how far the rollups reach, the rollups before that and the minutes
 after it are read in one transaction. Reading takes no lock that a writer waits for; the pool and

@@ -1,7 +1,7 @@
 """Sources whose frames this release does not understand: they wait for an upgrade.
 
 Such a frame is neither applied nor quarantined nor acknowledged. JetStream delivers it again
-every few seconds, to whoever pulls its shard by then; an upgraded aggregator goes on from there.
+every few seconds, to the aggregator that pulls its shard then; an upgraded one continues there.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ GRACE_S: Final = 0.5
 RETRY_S: Final = 0.25
 REVOKE_TIMEOUT_S: Final = 2.0
 REPAIR_TIMEOUT_S: Final = 2.0
-"""For one request. In a cluster whose leader was lost nobody answers until the next is elected."""
+"""For one request. A cluster that has lost its leader does not answer until it elects another."""
 
 _HEARTBEAT: Final = "100"
 _ORDINARY_ENDS: Final = frozenset({"404", "408"})

@@ -2,7 +2,7 @@
 
 They come from the marks that every aggregator reads or commits anyway, so they cost no query.
 A second is in the history if it is known, at least in part: while the table of sources can't be
-read, nobody here knows what others commit, and the page shows a gap.
+read, the commits of other aggregators are unknown, and the page shows a gap.
 """
 
 from __future__ import annotations

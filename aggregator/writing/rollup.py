@@ -3,8 +3,8 @@
 Why not with each commit: three upserts for each pair made the rows the limit of an aggregator, and
 aggregators waited for each other's rows. Here minutes are summed once, by one aggregator at a time.
 
-Exactness, whoever dies when: before its mark, a rollup and `rollup_late` together are the minutes,
-in every snapshot. Three rules keep it so:
+Exactness, whichever process dies at any time: before its mark, a rollup and `rollup_late` together
+equal the minutes, in every snapshot. Three rules ensure that:
 
 1. `closing` is moved while no writer is at work. From then on writers add the clicks of earlier
    minutes to `rollup_late` too, in the transaction that counts them.

@@ -222,7 +222,7 @@ class Store:
         unknown = [source for source in sources if source not in self._known]
         async with connection.pipeline():
             await connection.execute("BEGIN")
-            # Before any other lock: whoever waits here keeps no other writer waiting.
+            # Before any other lock: a writer that waits here keeps no other one waiting.
             await connection.execute(sql.HOLD_CLOSING, [postgres.LOCK_CLASS, postgres.LOCK_CLOSING])
             if unknown:
                 shards = arrays.int4s([wire.shard_of(source) for source in unknown])

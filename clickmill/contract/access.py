@@ -109,7 +109,7 @@ class Access:
     def __init__(
         self, read: Tokens, write: Tokens, hosts: Hosts, always_closed: bool = False
     ) -> None:
-        """`always_closed`: nobody may read without a token, even if none is set."""
+        """`always_closed`: reading needs a token, even if none is set."""
         self._read, self._write, self._hosts = read, write, hosts
         self._always_closed = always_closed
 

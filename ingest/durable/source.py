@@ -96,7 +96,7 @@ class Source:
         with contextlib.ExitStack() as undo:
             undo.callback(_discard, making)
             lock = make_locked(making)
-            undo.callback(os.close, lock)  # after what follows: until then nobody may adopt it
+            undo.callback(os.close, lock)  # after what follows: until then it must not be adopted
             undo.callback(_discard, home)
             undo.callback(_discard, making)
             counters = fill(making, name)

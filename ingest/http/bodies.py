@@ -7,7 +7,7 @@ in, that of a click and of an error too, or the answer says `Connection: close`.
 Why apart: Granian has two ways to read a body, and each is wrong somewhere. Read at once, a body
 of unknown length fills the memory; read piece by piece, one that breaks off looks nearly like one
 that ended. So a body that is kept and has a length is read at once, and every other one piece by
-piece; pieces that nobody wants are dropped as they come.
+piece; pieces that are not needed are dropped.
 """
 
 from __future__ import annotations

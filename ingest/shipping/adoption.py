@@ -53,7 +53,7 @@ class Adoption:
 
     async def _adopt(self, source: Source) -> Shipper:
         outbox = self._limits.outbox(mark=None)
-        # Message IDs that nobody has used: what the dead worker has sent again under -r1, -r2
+        # Message IDs that were not used yet: what the dead worker has sent again under -r1, -r2
         # may be lost by now, and would be swallowed as known for two minutes.
         outbox.resends = random.randrange(1, MAX_FIRST_RESEND)
         for seq in source.spool.seqs():
