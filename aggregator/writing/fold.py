@@ -74,7 +74,7 @@ class Arrival(NamedTuple):
 def source_of(arrival: Arrival) -> UUID | None:
     """The source whose mark this arrival is held against; None where it has no place in any.
 
-    Such a one must not make a source known either: nobody would ever close it.
+    It must not create a source either, because nothing would ever close that.
     """
     placed = arrival.seq is not None and 0 < arrival.seq <= MAX_SEQ
     return arrival.source if placed else None
@@ -259,7 +259,7 @@ class Walk:
             self.changed[source] = mark
 
     def _advance(self, i: int, seq: int, mark: Mark) -> Mark:
-        """Take this frame as the next of its source, over a hole where there is one for ever."""
+        """Take this frame as the next of its source, after a lost range if there is one."""
         frame, clicks = self._arrivals[i].frame, self._clicks[i]
         hole = seq != mark.last_seq + 1
         if frame is None:
