@@ -39,7 +39,7 @@ COMMANDS: Final = {
 }
 EPILOGS: Final = {
     "doctor": "exit code: 0 if every check passed, 2 if a setting is wrong, else the sum of what "
-    "failed: 4 installation, 8 machine, 16 NATS, 32 Postgres, 64 ports, 128 aggregators",
+    "failed: 4 installation, 8 machine, 16 NATS, 32 Postgres, 64 ports or aggregators",
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1

@@ -31,9 +31,9 @@ CHECKS: Final = (
     Check("disk", Kind.MACHINE, machine.disk),
     Check("clock", Kind.MACHINE, servers.clock),
     Check("NATS", Kind.NATS, pipeline.nats_server),
-    Check("aggregators", Kind.AGGREGATORS, pipeline.aggregators),
+    Check("aggregators", Kind.PROCESSES, pipeline.aggregators),
     Check("Postgres", Kind.POSTGRES, servers.postgres),
-    Check("ports", Kind.PORTS, servers.ports),
+    Check("ports", Kind.PROCESSES, servers.ports),
 )
 
 

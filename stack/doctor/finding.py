@@ -9,15 +9,14 @@ from typing import NamedTuple
 class Kind(IntFlag):
     """What a failed check is about. The exit code of doctor is the sum of these.
 
-    The codes 1, 2 and 3 have other meanings (see stack/cli.py), so the first is 4.
+    The codes 1, 2 and 3 have other meanings (see stack/cli.py), and a shell uses those from 126 on.
     """
 
     INSTALLATION = 4
     MACHINE = 8
     NATS = 16
     POSTGRES = 32
-    PORTS = 64
-    AGGREGATORS = 128
+    PROCESSES = 64
 
 
 class Finding(RuntimeError):  # noqa: N818  # the term of this package

@@ -37,10 +37,10 @@ def test_kinds_are_added_once(
         examine.Check("one", Kind.MACHINE, fails),
         examine.Check("two", Kind.MACHINE, fails),
         examine.Check("three", Kind.NATS, passes),
-        examine.Check("four", Kind.PORTS, fails),
+        examine.Check("four", Kind.PROCESSES, fails),
     )
     monkeypatch.setattr(examine, "CHECKS", checks)
-    assert examine.examine(Settings()) == Kind.MACHINE + Kind.PORTS
+    assert examine.examine(Settings()) == Kind.MACHINE + Kind.PROCESSES
     assert capsys.readouterr().out.splitlines() == [
         "failed  one: is broken: repair it.",
         "failed  two: is broken: repair it.",
