@@ -68,6 +68,11 @@ def new(path: Path) -> Iterator[ZipFile]:
                 draft.unlink(missing_ok=True)
                 raise
         _sync(path.parent)
+    except PermissionError as error:
+        raise StackError(
+            f"{error.filename}: {error.strerror}. Run the backup as the user who owns the data "
+            "directory, in a directory that this user can write to."
+        ) from error
     except OSError as error:
         raise StackError(
             f"{path} can't be written ({error.strerror}): free space on its disk, or choose "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"), archive.new(tmp_path / "backup"):
         raise ValueError("broken")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_user_is_named(tmp_path: Path) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", "/data/up.lock")
+    expected = pytest.raises(StackError, match=r"^/data/up.lock: Permission denied. Run the backup")
+    with expected, archive.new(tmp_path / "backup"):
+        raise denied
     assert not list(tmp_path.iterdir())
 
 
