@@ -13,9 +13,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from aggregator.reading.banners import check_text
+from aggregator.reading.banners import fault_of
 from aggregator.reading.timerange import MINUTE_S, Range, iso, parse_range
-from clickmill.contract.params import banner_id
+from clickmill.contract.params import banner_id, no_field
 from clickmill.contract.problem import bad
 
 MAX_BANNERS: Final = 1_000
@@ -66,6 +66,8 @@ class CorrectionList(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(CorrectionRequest)
+_FIELD_NAMES: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KNOWN: Final = CorrectionRequest.__struct_fields__
 _EXAMPLE: Final = (
     '{"bannerID": 17, "tsFrom": "2024-12-10T12:00:00Z", "tsTo": "2024-12-10T13:00:00Z", '
     '"void": true, "reason": "a robot", "author": "jo"}'
@@ -73,13 +75,17 @@ _EXAMPLE: Final = (
 
 
 def parse(body: bytes) -> CorrectionRequest:
-    """The request. Problem: invalid_body, invalid_text."""
+    """The request. Problem: invalid_body, invalid_author and so on."""
     try:
+        for name in _FIELD_NAMES.decode(body).keys() - set(_KNOWN):
+            raise bad("invalid_body", f"{no_field(name, _KNOWN)} Nothing was stored")
         request = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise bad("invalid_body", f"{error}: the body must be such as {_EXAMPLE}") from None
-    check_text("author", request.author, MAX_TEXT_CHARS)
-    check_text("reason", request.reason, MAX_TEXT_CHARS)
+    if fault := fault_of(request.author, MAX_TEXT_CHARS):
+        raise bad("invalid_author", f"the author {fault}")
+    if fault := fault_of(request.reason, MAX_TEXT_CHARS):
+        raise bad("invalid_reason", f"the reason {fault}")
     given = (request.clicksPerMinute is not None, request.void, request.takesBack is not None)
     if sum(given) != 1:
         raise bad("invalid_body", "give one of clicksPerMinute, void (true) and takesBack")

@@ -106,19 +106,18 @@ def parse_change(body: bytes) -> dict[str, str | None]:
 
 def check_name(name: str) -> str:
     """The name, if it may be stored. Problem: invalid_name."""
-    return check_text("name", name, MAX_NAME_CHARS)
+    if fault := fault_of(name, MAX_NAME_CHARS):
+        raise bad("invalid_name", f"the name {fault}")
+    return name
 
 
-def check_text(field: str, text: str, most: int) -> str:
-    """The text of a field, if it may be stored. Problem: invalid_ + the field."""
+def fault_of(text: str, most: int) -> str:
+    """Why a text of at most so many characters may not be stored; empty: it may."""
     if not text.strip() or len(text) > most:
-        raise bad(
-            f"invalid_{field}",
-            f"the {field} has {len(text)} characters: it must have 1 to {most}, not only spaces",
-        )
+        return f"has {len(text)} characters: it must have 1 to {most}, not only spaces"
     if any(unicodedata.category(char) in _UNSEEN or char in _TURNING for char in text):
-        raise bad(f"invalid_{field}", f"the {field} has control characters: leave them out")
-    return text
+        return "has control characters: leave them out"
+    return ""
 
 
 def check_target(url: str) -> str:

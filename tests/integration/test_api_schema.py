@@ -13,12 +13,12 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from openapi_spec_validator import validate
 
-from aggregator.http import banner_routes, openapi, openapi_clicks, routes
+from aggregator.http import banner_routes, correction_routes, openapi, openapi_clicks, routes
 from tests.support.fix_api import Api
 from tests.support.fix_worker import Worker, Workers
 from tests.support.raw import ask
 
-HANDLERS = [*routes.HANDLERS, *banner_routes.HANDLERS]
+HANDLERS = [*routes.HANDLERS, *banner_routes.HANDLERS, *correction_routes.HANDLERS]
 DOCUMENT = msgspec.json.decode(openapi.document(HANDLERS, "http://{host}:8080"))
 ALL = schemathesis.openapi.from_dict(DOCUMENT)
 SCHEMA = ALL.exclude(path="/live").exclude(tag=openapi_clicks.TAG)
@@ -44,6 +44,7 @@ def test_the_document_is_valid(api: Api) -> None:
     validate(DOCUMENT)
     assert set(DOCUMENT["paths"]) == {
         "/stats/{banner_id}", "/stats", "/top", "/live", "/banners", "/banners/{banner_id}",
+        "/corrections",
         "/livez", "/readyz", "/metrics", *CLICK_PATHS,
     }  # fmt: skip
 

@@ -271,7 +271,7 @@ def test_void_waits_until_every_click_is_counted(books: Books) -> None:
         ({"tsTo": "9000-01-01T00:00:00Z"}, "invalid_range", "none of the future"),
         ({"tsFrom": "yesterday"}, "invalid_range", "yesterday"),
         ({"tsFrom": 0}, "too_many_points", "make several"),
-        ({"Void": True}, "invalid_body", "Void"),
+        ({"Void": True}, "invalid_body", "did you mean void?"),
     ],
 )
 def test_what_is_refused(filled: Api, body: dict[str, Any], code: str, words: str) -> None:
