@@ -87,7 +87,11 @@ def _query(name: str, schema: Schema, description: str) -> Parameter:
 
 
 TS_FROM: Final = _query("tsFrom", _TIME, "start: RFC 3339 with a zone, or Unix seconds")
-TS_TO: Final = _query("tsTo", _TIME, "end (exclusive); every minute that overlaps is in")
+TS_TO: Final = _query(
+    "tsTo",
+    Schema(any_of=[*(_TIME.any_of or ()), _text("complete")], examples=_TIME.examples),
+    "end (exclusive); every minute that overlaps is in. complete: as far as all is counted",
+)
 STEP: Final = _query("step", _text(*STEPS), "length of a bucket (default 1m); weeks are ISO weeks")
 TZ: Final = _query(
     "tz",
@@ -120,7 +124,6 @@ TOP: Final = (*RANGE, LIMIT)
 STATS_BODY: Final = Schema(
     type=OpenAPIType.OBJECT,
     properties={parameter.name: parameter.schema for parameter in SERIES if parameter.schema},
-    required=["tsFrom", "tsTo"],
     additional_properties=False,
 )
 _PAST: Final = Schema(any_of=[Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.INTEGER)])
