@@ -13,6 +13,7 @@ from bench.harness.measure import Plan
 from bench.sections import (
     aggregator,
     bodies,
+    cardinality,
     half_load,
     keyed,
     middleware,
@@ -39,5 +40,6 @@ SECTIONS: dict[str, Section] = {
     "memory": sizes.memory,
     "profile": profile.profile,
     "aggregator": aggregator.aggregator,
+    "cardinality": cardinality.cardinality,
     "middleware": middleware.middleware,
 }

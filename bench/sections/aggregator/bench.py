@@ -229,20 +229,25 @@ def lags_up_to(servers: Servers, folder: Path, wanted: list[int], seconds: float
     return rows
 
 
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{name} {value:,.2f}"
+    return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+
+
 def say(results: Results) -> Results:
     """Print a row as it is measured."""
-    print("  ".join(f"{k} {v:,.2f}" if isinstance(v, float) else f"{k} {v:,}"
-                    for k, v in results.items()), flush=True)  # fmt: skip
+    print("  ".join(_shown(*pair) for pair in results.items()), flush=True)
     return results
 
 
 @contextlib.contextmanager
-def servers_for(sync: str) -> Iterator[tuple[Servers, Path]]:
+def servers_for(sync: str, alone: bool = True) -> Iterator[tuple[Servers, Path]]:
     """Fresh servers in a folder of their own; `sync` is nats-server's sync_interval."""
     with tempfile.TemporaryDirectory(prefix="clickmill-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        servers = Servers(folder, sync)
+        servers = Servers(folder, sync, alone)
         try:
             yield servers, folder
         finally:

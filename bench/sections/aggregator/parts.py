@@ -92,9 +92,9 @@ class Publisher:
 
 
 class Servers:
-    """NATS and Postgres as `clickmill up` starts them, on the last core."""
+    """NATS and Postgres as `clickmill up` starts them, on the last core; on all if not `alone`."""
 
-    def __init__(self, folder: Path, sync: str) -> None:
+    def __init__(self, folder: Path, sync: str, alone: bool = True) -> None:
         self._children: list[tuple[subprocess.Popen[bytes], int]] = []
         nats = embedded_nats.prepare(folder / "nats", 2 * STREAM_BYTES)
         config = Path(nats.argv[nats.argv.index("-c") + 1])
@@ -109,7 +109,8 @@ class Servers:
                     **server.popen_options(),
                 )  # fmt: skip
             self._children.append((child, server.stop_signal))
-            pin([child.pid], {last_core()})
+            if alone:
+                pin([child.pid], {last_core()})
         self.nats_url = nats.address
         self._admin = postgres.admin
         self._databases = 0
@@ -157,9 +158,9 @@ def wait_for(is_so: Callable[[], object], timeout: float = START_TIMEOUT_S) -> N
 
 
 class Aggregator:
-    """The real process, alone on the first core."""
+    """The real process, alone on the first core, or on all of them."""
 
-    def __init__(self, nats_url: str, dsn: str, log: Path) -> None:
+    def __init__(self, nats_url: str, dsn: str, log: Path, alone: bool = True) -> None:
         self.port = free_port()
         environ = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)} | {
             "CLICKMILL_NATS_URL": nats_url, "CLICKMILL_POSTGRES_DSN": dsn,
@@ -169,7 +170,14 @@ class Aggregator:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "aggregator"], env=environ, stdout=out, stderr=out
             )
-        pin([self._child.pid], {first_core()})
+        if alone:
+            pin([self._child.pid], {first_core()})
+
+    def resident(self) -> int:
+        """Bytes of memory that it has now."""
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
 
     def metric(self, name: str) -> float:
         url = f"http://127.0.0.1:{self.port}/metrics"
