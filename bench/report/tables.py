@@ -249,6 +249,11 @@ def aggregator(results: Results) -> list[str]:
     return generic("The aggregator", results)
 
 
+def cardinality(results: Results) -> list[str]:
+    """Rows by the number of distinct banners."""
+    return generic("Rows by the number of distinct banners", results)
+
+
 def middleware(results: Results) -> list[str]:
     """Redirects, and fast clients among slow ones."""
     head = ("", "p50 µs", "p99 µs", "p50 ÷ plain POST", "p99 ÷ plain POST")
@@ -278,6 +283,7 @@ TABLES: dict[str, Table] = {
     "memory": memory,
     "profile": profile,
     "aggregator": aggregator,
+    "cardinality": cardinality,
     "middleware": middleware,
     "stress": stress,
 }
