@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from aggregator.http.app import Deps, build_app, make_answers, make_register
 from aggregator.http.openapi_clicks import HOST
 from aggregator.http.server import Web
-from aggregator.postgres import migrations, retention
+from aggregator.postgres import migrations, pooler, retention
 from aggregator.readiness import Readiness
 from aggregator.reading.nats_api import NatsApi, announce_target
 from aggregator.reading.queries import make_pool
@@ -139,6 +139,7 @@ class Service:
         backoff, throttle = Backoff(), Throttle()
         while True:
             try:
+                await pooler.refuse_transaction_mode(self._settings.postgres_dsn)
                 await migrations.apply_schema(self._settings.postgres_dsn)
             except (migrations.SchemaError, psycopg.Error, OSError, TimeoutError) as error:
                 self._readiness.schema_error(error)
