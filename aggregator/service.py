@@ -98,6 +98,7 @@ class Service:
             click_url=f"http://{HOST}:{self._settings.port}",
             target_changed=partial(announce_target, self._connection),
             stopping=self._stopping,
+            sources=self._sources.answer,
         )
 
     async def run(self) -> None:

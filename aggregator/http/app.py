@@ -17,7 +17,15 @@ from litestar.types import ASGIApp
 from prometheus_client import CollectorRegistry
 
 from aggregator.corrections.ledger import Ledger
-from aggregator.http import banner_routes, correction_routes, openapi, openapi_clicks, pages, routes
+from aggregator.http import (
+    banner_routes,
+    correction_routes,
+    openapi,
+    openapi_clicks,
+    pages,
+    routes,
+    source_routes,
+)
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
     Middleware,
@@ -34,6 +42,7 @@ from aggregator.reading.live_events import Pipeline
 from aggregator.reading.queries import Pool, Reader
 from aggregator.reading.sharing import Sharing
 from aggregator.writing.completeness import Progress
+from clickmill import messages
 from clickmill.contract.access import Access, Hosts
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem
@@ -42,6 +51,11 @@ from clickmill.contract.tokens import Tokens
 
 async def _nobody(_: int, __: str | None) -> None:
     """For an application without anyone to tell."""
+
+
+async def _no_sources(_: messages.SourcesRequest) -> messages.SourcesReply:
+    """For an application without workers."""
+    return messages.SourcesReply()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +75,10 @@ class Deps:
     click_url: str = f"http://{openapi_clicks.HOST}:8080"
     # Called after each change of the register with the ID and its target (None: no target).
     target_changed: Callable[[int, str | None], Awaitable[None]] = field(default=_nobody)
+    # Lists sources, or gives some up.
+    sources: Callable[[messages.SourcesRequest], Awaitable[messages.SourcesReply]] = field(
+        default=_no_sources
+    )
     # Shares the reading between clients; the same for both ports.
     sharing: Sharing = field(default_factory=Sharing)
     # Set when the process begins to stop: open streams end, or they would hold the stop up.
@@ -107,7 +125,12 @@ def build_app(deps: Deps) -> ASGIApp:
         metrics.listeners.set,
     )
     files = pages.read_files()
-    described = [*routes.HANDLERS, *banner_routes.HANDLERS, *correction_routes.HANDLERS]
+    described = [
+        *routes.HANDLERS,
+        *banner_routes.HANDLERS,
+        *correction_routes.HANDLERS,
+        *source_routes.HANDLERS,
+    ]
     parts = Parts(
         answers=make_answers(deps),
         register=make_register(deps),
@@ -116,6 +139,7 @@ def build_app(deps: Deps) -> ASGIApp:
         not_ready=deps.not_ready,
         registry=deps.registry,
         max_banner_id=deps.max_banner_id,
+        sources=deps.sources,
         files=files,
         document=openapi.document(described, deps.click_url),
     )

@@ -54,15 +54,18 @@ TAGS: Final = {
     "register": "names and targets of banners",
     "corrections": "what is added to statistics or taken from them, by whom and why",
     openapi_clicks.TAG: "counting, on the ingest port",
+    "sources": "workers that report; giving up those of a lost machine",
     "process": "whether it lives, is ready, and its metrics",
 }
 _ERRORS: Final = {
     400: "the request is wrong; `code` and `error` say what to do",
     401: "a token is needed",
-    404: "there is no such banner or address",
+    403: "the client may not write",
+    404: "there is no such banner, source or address",
     408: "the body did not arrive in time",
+    409: "the machine is alive",
     413: "the body is too large",
-    429: "too many streams are open",
+    429: "too many requests or streams of this client",
     503: "the statistics can't be read just now",
 }
 _TIME: Final = Schema(
@@ -164,6 +167,18 @@ ENTRY_BODY: Final = Schema(
     min_properties=1,
     additional_properties=False,
     examples=[{"name": "Spring sale", "target_url": "https://example.org/sale"}],
+)
+
+
+GIVE_UP_BODY: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "source": Schema(type=OpenAPIType.STRING, min_length=1, description="a node or a UUID"),
+        "by": Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_NAME_CHARS),
+    },
+    required=["source", "by"],
+    additional_properties=False,
+    examples=[{"source": "web-3", "by": "alice"}],
 )
 
 

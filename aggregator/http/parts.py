@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from aggregator.corrections.ledger import Ledger
 from aggregator.reading.answers import Answers
 from aggregator.reading.banners import Register
 from aggregator.reading.live import Live
+from clickmill import messages
 
 
 class File(NamedTuple):
@@ -37,6 +38,8 @@ class Parts:
     """Why this aggregator is not ready, as a sentence; None while it is."""
     registry: CollectorRegistry
     max_banner_id: int
+    sources: Callable[[messages.SourcesRequest], Awaitable[messages.SourcesReply]]
+    """Lists sources, or gives some up. Raises Problem."""
     files: Mapping[str, File]
     """The files of the pages, by name."""
     document: bytes

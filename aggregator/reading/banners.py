@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from aggregator.reading.queries import Reader
-from clickmill.contract.params import no_field
+from clickmill.contract.params import texts
 from clickmill.contract.problem import Problem, bad, quote
 
 MAX_NAME_CHARS: Final = 200
@@ -71,12 +71,7 @@ class BannerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _FIELDS: Final = BannerEntry.__struct_fields__
-_Object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_Texts: Final = msgspec.json.Decoder(dict[str, str | None])
-_EXAMPLE: Final = (
-    'the body must be a JSON object such as {"name": "Spring sale", '
-    '"target_url": "https://example.org/"}, with texts as values'
-)
+_EXAMPLE: Final = '{"name": "Spring sale", "target_url": "https://example.org/"}'
 _NOTHING: Final = "the body must have a name or a target_url: use DELETE to remove"
 
 
@@ -90,16 +85,9 @@ def parse_entry(body: bytes) -> BannerEntry:
 
 def parse_change(body: bytes) -> dict[str, str | None]:
     """The fields in a PATCH's body, one or more; None removes. Problem: as `parse_entry`."""
-    try:
-        names, fields = _Object.decode(body), {}
-        if names.keys() <= set(_FIELDS):
-            fields = _Texts.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise bad("invalid_body", _EXAMPLE) from None
-    for name in names.keys() - set(_FIELDS):
-        raise bad("invalid_body", f"{no_field(name, _FIELDS)} Nothing was stored")
+    fields = texts(body, _FIELDS, _EXAMPLE)
     if not fields:
-        raise bad("invalid_body", _EXAMPLE)
+        raise bad("invalid_body", _NOTHING)
     checks = {"name": check_name, "target_url": check_target}
     return {field: None if text is None else checks[field](text) for field, text in fields.items()}
 

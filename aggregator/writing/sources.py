@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from aggregator.postgres import connection as postgres
 from aggregator.writing.completeness import SECOND, OpenSource, Progress
 from clickmill import messages, wire
 from clickmill.connection import Connection
+from clickmill.contract.problem import Problem, quote, unavailable
 from clickmill.retry import first_line
 
 QUEUE: Final = "clickmill-aggregators"
@@ -41,12 +43,8 @@ FROM closed
 log = logging.getLogger("clickmill.sources")
 
 
-class GiveUpError(Exception):
-    """Nothing is given up; the message says why and what to do."""
-
-
 class Sources:
-    """Answers `clickmill sources` and `clickmill sources give-up`."""
+    """Answers `clickmill sources` and `clickmill sources give-up`, over NATS and over HTTP."""
 
     def __init__(self, connection: Connection, progress: Progress, dsn: str) -> None:
         self._connection, self._progress, self._dsn = connection, progress, dsn
@@ -59,23 +57,26 @@ class Sources:
 
     async def _on_request(self, message: Msg) -> None:
         try:
-            reply = await self._answer(self._decoder.decode(message.data))
+            reply = await self.answer(self._decoder.decode(message.data))
         except msgspec.DecodeError as error:
             reply = messages.SourcesReply(error=f"the request can't be read: {error}")
-        except GiveUpError as error:
-            reply = messages.SourcesReply(error=str(error))
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            text = f"Postgres can't be reached ({first_line(error)}): nothing was changed"
-            reply = messages.SourcesReply(error=text)
+        except Problem as problem:
+            reply = messages.SourcesReply(error=problem.sentence)
         await self._connection.publish(message.reply, msgspec.json.encode(reply))
 
-    async def _answer(self, request: messages.SourcesRequest) -> messages.SourcesReply:
+    async def answer(self, request: messages.SourcesRequest) -> messages.SourcesReply:
+        """The open sources, or those that were given up. Raises Problem: nothing was changed."""
         if not request.give_up:
             return messages.SourcesReply([_row(s) for s in self._progress.open_sources()])
+        chosen_of(self._progress.open_sources(), request.give_up)
         async with self._giving_up:
             await asyncio.sleep(LISTEN_S)
             chosen = to_give_up(self._progress.open_sources(), request.give_up)
-            await self._give_up(chosen, request.by)
+            try:
+                await self._give_up(chosen, request.by)
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                text = f"Postgres can't be reached ({first_line(error)}): nothing was changed"
+                raise unavailable("stats_unavailable", text) from error
         return messages.SourcesReply([_row(s) for s in chosen])
 
     async def _give_up(self, chosen: list[OpenSource], by: str) -> None:
@@ -91,19 +92,29 @@ class Sources:
             log.warning("source %s of node %s given up by %s", s.source, s.node or "?", by)
 
 
-def to_give_up(sources: list[OpenSource], name: str) -> list[OpenSource]:
-    """The silent sources of a node, or the source of this UUID. Raises GiveUpError."""
+def chosen_of(sources: list[OpenSource], name: str) -> list[OpenSource]:
+    """The sources of a node, or the source of this UUID. Raises Problem 404."""
     chosen = [s for s in sources if name in (s.node, str(s.source))]
     if not chosen:
-        raise GiveUpError(
-            f"no open source has the node or the UUID {name!r}: see clickmill sources"
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "unknown_source",
+            f"no open source has the node or the UUID {quote(name)}: see clickmill sources",
         )
+    return chosen
+
+
+def to_give_up(sources: list[OpenSource], name: str) -> list[OpenSource]:
+    """Those of them that may be given up: all, if all are silent. Raises Problem 404, 409."""
+    chosen = chosen_of(sources, name)
     nodes = {s.node for s in chosen if s.node}
     alive = [s for s in sources if not s.silent and (s.node in nodes or s in chosen)]
     if alive:
-        raise GiveUpError(
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "source_is_alive",
             f"{alive[0].node or alive[0].source} lives, its last heartbeat is no more than 10 s "
-            "old: stop it, or let its workers adopt what is left there; nothing was changed"
+            "old: stop it, or let its workers adopt what is left there; nothing was changed",
         )
     return chosen
 

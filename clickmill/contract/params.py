@@ -28,6 +28,8 @@ MAX_CLICKS_PER_ITEM: Final = 1_000_000
 
 Params = Mapping[str, list[str]]
 
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXTS: Final = msgspec.json.Decoder(dict[str, str | None])
 _BODY: Final = msgspec.json.Decoder(dict[str, str | int])
 
 
@@ -101,6 +103,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     plain = {one.lower(): one for one in known}
     found = difflib.get_close_matches(name.lower()[:MAX_VALUE_CHARS], plain, n=1, cutoff=0)
     return plain[found[0]]
+
+
+def texts(body: bytes, known: Collection[str], example: str) -> dict[str, str | None]:
+    """The fields of a JSON object whose values are texts or null. Raises Problem (invalid_body)."""
+    try:
+        names, fields = _OBJECT.decode(body), {}
+        if names.keys() <= set(known):
+            fields = _TEXTS.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        sentence = f"the body must be a JSON object such as {example}, with texts as values"
+        raise bad("invalid_body", sentence) from None
+    for name in names.keys() - set(known):
+        raise bad("invalid_body", f"{no_field(name, known)} The body is such as {example}")
+    return fields
 
 
 def no_field(name: str, known: Iterable[str]) -> str:

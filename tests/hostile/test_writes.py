@@ -109,6 +109,16 @@ def test_the_register_wants_the_write_token(guarded: Api) -> None:
     assert ask(guarded.port, "POST", "/stats/17", b"{}", bearer(READ)).status == 200
 
 
+def test_giving_up_a_source_wants_the_write_token(guarded: Api) -> None:
+    body = b'{"source": "web-3", "by": "alice"}'
+    for token, expected in EXPECTED:
+        answer = ask(guarded.port, "POST", "/sources/give-up", body, bearer(token))
+        assert verdict(answer) == expected
+    assert ask(guarded.port, "POST", "/sources/give-up", body, bearer(WRITE)).status == 200
+    assert ask(guarded.port, "GET", "/sources", headers=bearer(READ)).json == {"sources": []}
+    assert verdict(ask(guarded.port, "GET", "/sources")) == (401, "unauthorized")
+
+
 def test_without_a_write_token_only_this_machine_writes(api: Api, banner: int) -> None:
     told = len(api.told)
     path = f"/banners/{banner}"

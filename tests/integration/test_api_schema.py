@@ -13,12 +13,24 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from openapi_spec_validator import validate
 
-from aggregator.http import banner_routes, correction_routes, openapi, openapi_clicks, routes
+from aggregator.http import (
+    banner_routes,
+    correction_routes,
+    openapi,
+    openapi_clicks,
+    routes,
+    source_routes,
+)
 from tests.support.fix_api import Api
 from tests.support.fix_worker import Worker, Workers
 from tests.support.raw import ask
 
-HANDLERS = [*routes.HANDLERS, *banner_routes.HANDLERS, *correction_routes.HANDLERS]
+HANDLERS = [
+    *routes.HANDLERS,
+    *banner_routes.HANDLERS,
+    *correction_routes.HANDLERS,
+    *source_routes.HANDLERS,
+]
 DOCUMENT = msgspec.json.decode(openapi.document(HANDLERS, "http://{host}:8080"))
 ALL = schemathesis.openapi.from_dict(DOCUMENT)
 SCHEMA = ALL.exclude(path="/live").exclude(tag=openapi_clicks.TAG)

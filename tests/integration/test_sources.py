@@ -14,7 +14,7 @@ from tests.support import sql
 from tests.support.aggregators import Aggregator, aggregator
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_worker import Worker
-from tests.support.raw import ask
+from tests.support.raw import Answer, ask
 from tests.support.wait import eventually
 
 GIVEN_UP = "SELECT node, total, missing_from <= last_seen, returned_at FROM source_given_up"
@@ -104,17 +104,46 @@ def test_a_lost_machine_is_named_and_given_up_and_may_come_back(
             alive.close()
 
 
+def give_up(running: Aggregator, *headers: tuple[str, str], **body: object) -> Answer:
+    """A request to give up a source."""
+    data = json.dumps(body).encode()
+    return ask(running.port, "POST", "/sources/give-up", data, headers)
+
+
+def listed(running: Aggregator) -> dict[str, bool]:
+    """Nodes with open sources; whether each is silent."""
+    found = ask(running.port, "GET", "/sources").json["sources"]
+    return {source["node"]: source["silent"] for source in found}
+
+
 def test_a_machine_that_was_cut_off_while_it_was_given_up_goes_on_counting(
     nats: NatsServer, database: str, tmp_path: Path
 ) -> None:
+    """Over HTTP, this time."""
     with aggregator(nats.url, database) as running:
         worker = worker_of(nats, tmp_path / "cut", "cut-off")
         try:
             eventually(lambda: answer(running)["Counts"] == 1, 15, "the click is committed")
+            eventually(lambda: listed(running) == {"cut-off": False}, 15, "it is listed")
+            for body, status, code in (
+                ({"source": "cut-off", "by": "alice"}, 409, "source_is_alive"),
+                ({"source": "no-such", "by": "alice"}, 404, "unknown_source"),
+                ({"source": "cut-off"}, 400, "invalid_body"), ({}, 400, "invalid_body"),
+                ({"source": "cut-off", "by": "a", "node": "x"}, 400, "invalid_body"),
+                ({"source": "cut-off", "by": "a\n"}, 400, "invalid_name"),
+            ):  # fmt: skip
+                refused = give_up(running, **body)
+                assert (refused.status, refused.json["code"]) == (status, code), body
             os.kill(worker.pid, SIGSTOP)
             eventually(lambda: "completeBut" in answer(running), 30, "it is silent")
-            done = sources(nats, "give-up", "cut-off")
-            assert done.returncode == 0, done.stderr
+            assert listed(running) == {"cut-off": True}
+            page = ("Origin", "http://evil.example")
+            assert give_up(running, page, source="cut-off", by="alice").status == 403
+            done = give_up(running, source="cut-off", by="alice")
+            assert done.status == 200, done.json
+            assert [source["node"] for source in done.json["sources"]] == ["cut-off"]
+            who = "SELECT given_up_by FROM source_given_up"
+            assert sql.query(database, who) == [("alice",)]
             os.kill(worker.pid, SIGCONT)
             assert ask(worker.port, "POST", "/counter/1").status == 200
             eventually(lambda: answer(running)["Counts"] == 2, 20, "its next click counts")
