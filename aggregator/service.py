@@ -19,7 +19,6 @@ import psycopg
 from prometheus_client import CollectorRegistry
 
 from aggregator.http.app import Deps, build_app, make_answers, make_register
-from aggregator.http.openapi_clicks import HOST
 from aggregator.http.server import Web
 from aggregator.postgres import migrations, pooler, retention
 from aggregator.readiness import Readiness
@@ -95,7 +94,7 @@ class Service:
             write_token=self._settings.write_token,
             allowed_hosts=f"{self._settings.allowed_hosts},{self._settings.stats_host}",
             max_banner_id=self._settings.max_banner_id,
-            click_url=f"http://{HOST}:{self._settings.port}",
+            click_url=self._settings.click_address,
             target_changed=partial(announce_target, self._connection),
             stopping=self._stopping,
             sources=self._sources.answer,

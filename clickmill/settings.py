@@ -125,6 +125,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="most seconds between two commits, where very many banners are clicked",
         ),
     ] = 10.0
+    prefix: Annotated[
+        str,
+        text_meta(
+            "path under which pages can count clicks, besides the root; such as /c",
+            r"(?!/(counter|stats|pixel|click|clicks|clickmill\.js|livez|readyz|metrics)(/|$))"
+            r"(/[A-Za-z0-9._~-]+)+",
+            "a path such as /c, of letters, digits and . _ ~ -, and not one that exists already",
+        ),
+    ] = ""
+    click_url: Annotated[
+        str,
+        text_meta(
+            "address of the ingest port for browsers, shown on /start; empty: this host and --port",
+            r"https?://[A-Za-z0-9.:_\[\]-]+(/[A-Za-z0-9._~/-]*)?",
+            "an address such as https://clicks.example.org/c",
+        ),
+    ] = ""
     nats_max_bytes: Annotated[
         int, size_meta(MIB, 1024 * GIB, "maximum size of the stream on the NATS server's disk")
     ] = GIB
@@ -200,6 +217,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def worker_count(self) -> int:
         """Number of ingest processes: the setting, or one for each core that we may use."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def click_address(self) -> str:
+        """Where browsers count clicks: the setting, or "{host}" for the host of the statistics."""
+        return self.click_url.rstrip("/") or f"http://{{host}}:{self.port}{self.prefix}"
 
     @property
     def node_name(self) -> str:

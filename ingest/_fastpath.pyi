@@ -50,11 +50,12 @@ class Fastpath:
         redirects: dict[int, _Headers],
         cells: _Cells,
         body_max: int,
+        prefix: bytes = b"",
     ) -> None:
         """`refuse` answers for a body that is late (True), or broke off (False).
 
         `redirects` is kept by reference: banner ID to the headers of its 302. A longer body than
-        `body_max` is handed on.
+        `body_max` is handed on. The same clicks are answered under the path `prefix`, too.
         """
     def schedule(self, watcher: Any) -> None:
         """Granian's scheduler entry: called once for each request, with the GIL held."""

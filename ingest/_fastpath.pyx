@@ -126,12 +126,14 @@ cdef class Fastpath:
     cdef int64_t bounds_ns[32]
     cdef int64_t body_max
     cdef Py_ssize_t bounds_n
+    cdef bytes prefix
+    cdef Py_ssize_t prefix_n
     cdef uint64_t seen
     cdef int64_t began  # of the request in `schedule`; 0: it is no sample
 
     def __init__(
         self, Counters counters, Meters meters, hand_over, refuse, answers, dict redirects, cells,
-        int64_t body_max,
+        int64_t body_max, bytes prefix=b"",
     ):
         self.counters = counters
         self.meters = meters
@@ -140,6 +142,8 @@ cdef class Fastpath:
         self.redirects = redirects
         self.pending = set()
         self.body_max = min(body_max, MAX_BODY)
+        self.prefix = prefix
+        self.prefix_n = len(prefix)
         self.body, self.post_headers, self.get_headers = answers[:3]
         self.pixel_body, self.pixel_headers = answers[3:]
         self.counter_post = cells.counter_post
@@ -180,6 +184,10 @@ cdef class Fastpath:
             return False
         text = PyUnicode_1BYTE_DATA(path)
         n = PyUnicode_GET_LENGTH(path)
+        if self.prefix_n and n > self.prefix_n and text[self.prefix_n] == c'/':
+            if memcmp(text, <const char *>self.prefix, self.prefix_n) == 0:
+                text += self.prefix_n
+                n -= self.prefix_n
         if n > 9 and memcmp(text, b"/counter/", 9) == 0:
             return self.answer_counter(watcher, scope, parse_id(text + 9, n - 9))
         if n > 11 and memcmp(text, b"/pixel/", 7) == 0 and memcmp(text + n - 4, b".gif", 4) == 0:

@@ -116,7 +116,7 @@ def _options(settings: Settings) -> app.Options:
     )  # fmt: skip
     return app.Options(
         settings.cors_origin, access, settings.body_timeout, settings.body_max_bytes,
-        settings.batch_max_clicks, settings.backdate_days,
+        settings.batch_max_clicks, settings.backdate_days, settings.prefix,
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _server(
     def fast(hand_over: Schedule) -> Fast:
         return Fastpath(
             counters, slot.meters, hand_over, application.refuse, answers, targets.redirects, cells,
-            settings.body_max_bytes,
+            settings.body_max_bytes, settings.prefix.encode(),
         )  # fmt: skip
 
     return Server(application.__rsgi__, _listener(settings), fast if settings.fastpath else None)

@@ -51,6 +51,7 @@ class Options(NamedTuple):
     body_max_bytes: int
     batch_max_clicks: int
     backdate_days: int
+    prefix: str = ""
 
 
 class Backend(NamedTuple):
@@ -168,7 +169,9 @@ class App:
             Route("readyz", False, get, self._readyz),
             Route("metrics", False, get, self._metrics),
         )
-        return Routes(routes, Route("other", False, (*both, "HEAD"), self._not_found))
+        return Routes(
+            routes, Route("other", False, (*both, "HEAD"), self._not_found), self._options.prefix
+        )
 
     # --- clicks ---------------------------------------------------------------------------------
 

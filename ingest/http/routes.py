@@ -1,12 +1,19 @@
-"""Which path is which request."""
+"""Which path is which request.
+
+What the browsers of visitors ask for is also under a prefix, if one is set. Why the rest is not: a
+proxy can pass on all that is under the prefix, and then nothing else is open to the world.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from ingest.http import script
 from ingest.http.caller import Scope
 from ingest.http.responses import Answer
+
+FOR_VISITORS: Final = frozenset({"counter", "pixel", "click", script.NAME})
 
 
 class Route(NamedTuple):
@@ -27,12 +34,19 @@ class Route(NamedTuple):
 class Routes:
     """The routes by the first part of their path; `other` is that of every other path."""
 
-    def __init__(self, routes: Iterable[Route], other: Route) -> None:
+    def __init__(self, routes: Iterable[Route], other: Route, prefix: str) -> None:
         self._routes = {route.name: route for route in routes}
         self._other = other
+        self._prefix = prefix
 
     def find(self, path: str) -> tuple[Route, str]:
         """The route of a path, and the text in it that is to be a banner ID."""
+        if not self._prefix or not path.startswith(f"{self._prefix}/"):
+            return self._find(path)
+        route, text = self._find(path[len(self._prefix) :])
+        return (route, text) if route.name in FOR_VISITORS else (self._other, "")
+
+    def _find(self, path: str) -> tuple[Route, str]:
         name, slash, text = path[1:].partition("/")
         route = self._routes.get(name)
         if route is None or route.has_id != bool(slash):

@@ -39,7 +39,11 @@ METHODS: Final = ("GET", "POST", "HEAD", "OPTIONS", "PUT")
 MARKS: Final[tuple[dict[str, str], ...]] = (
     {}, {"sec-purpose": "prefetch"}, {"purpose": "prefetch;x"}, {"x-moz": "nothing"},
 )  # fmt: skip
-PREFIXES: Final = ("", "/counter/", "/pixel/", "/click/", "/stats/")
+PREFIX: Final = "/c"
+PREFIXES: Final = (
+    "", "/counter/", "/pixel/", "/click/", "/stats/",
+    "/c/", "/c/counter/", "/c/pixel/", "/c/click/",
+)  # fmt: skip
 
 
 # --- paths: the compiled way against the ordinary one ----------------------------------------
@@ -90,7 +94,7 @@ class BothWays:
         plain = [*no_store(), *cors_headers("*")]
         redirects = {7: [("location", "https://example.org/"), *plain]}
         access = Access(Tokens(()), Tokens(()), Hosts())
-        options = app.Options("*", access, 1, 1000, 10_000_000, 32)
+        options = app.Options("*", access, 1, 1000, 10_000_000, 32, PREFIX)
         self.apps = [
             app.App(
                 c,
@@ -104,6 +108,7 @@ class BothWays:
         fast = Fastpath(
             self.counters[0], slot.meters, self._hand_over, self.apps[0].refuse,
             fast_answers("*"), redirects, FastpathCells(), options.body_max_bytes,
+            PREFIX.encode(),
         )  # fmt: skip
         self.fast: Callable[[Any], None] = fast.schedule
 

@@ -45,6 +45,13 @@ def test_a_child_gets_the_same_settings() -> None:
     assert configuration.load({}, mine.to_env(), NOWHERE) == mine
 
 
+def test_where_browsers_count_clicks() -> None:
+    assert Settings(port=9, prefix="/counters").click_address == "http://{host}:9/counters"
+    assert load({}, prefix="/counters", click_url="https://a.example/c/").click_address == (
+        "https://a.example/c"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -62,6 +69,14 @@ def test_a_child_gets_the_same_settings() -> None:
         ("nats_url", "localhost:4222"),
         ("postgres_dsn", "localhost"),
         ("cors_origin", "https://a.example/path"),
+        ("prefix", "c"),
+        ("prefix", "/"),
+        ("prefix", "/c/"),
+        ("prefix", "/counter"),
+        ("prefix", "/clicks/x"),
+        ("prefix", "/c?d"),
+        ("click_url", "clicks.example.org"),
+        ("click_url", "https://{host}/"),
         ("data_dir", "a\nb"),
         ("stats_token", "has space"),
     ],
