@@ -31,7 +31,7 @@ def token_meta(description: str) -> Meta:
     """Bearer tokens: secret, without a flag, and with a `_FILE` form (see `configuration`)."""
     pattern = r"[!-+\--~]+(,[!-+\--~]+)*"
     allowed = "printable characters without spaces, several tokens with commas between"
-    extra = {"pattern": pattern, "allowed": allowed, "secret": True, "token": True}
+    extra = {"pattern": pattern, "allowed": allowed} | dict.fromkeys(("secret", "token"), True)
     return Meta(description=description, extra=extra)
 
 
