@@ -8,7 +8,7 @@ RUN apt-get update \
 WORKDIR /src
 # Build tools are in a separate environment, which is not copied to the final image.
 RUN python -m venv /opt/clickmill && python -m venv /opt/build
-COPY requirements.lock requirements-build.lock ./
+COPY requirements.lock requirements-build.lock requirements-node.lock ./
 RUN /opt/clickmill/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
 COPY scripts/page scripts/npm scripts/

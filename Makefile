@@ -99,6 +99,7 @@ lock: $(VENV)/.python ## update the lock files from pyproject.toml
 	@$(PIP) install -q uv==$(UV_VERSION)
 	@for out in "requirements.lock pyproject.toml" \
 	  "requirements-build.lock --group pyproject.toml:build" \
+	  "requirements-node.lock --group pyproject.toml:node" \
 	  "requirements-dev.lock pyproject.toml --extra dev" \
 	  "requirements-fuzz.lock pyproject.toml --extra fuzz -c requirements-dev.lock" \
 	  "requirements-helm.lock pyproject.toml --extra helm -c requirements-dev.lock" \

@@ -33,6 +33,7 @@ def run(command: str, settings: Settings, log: Log) -> int:
     early = EarlySignals()
     settings = msgspec.structs.replace(settings, data_dir=str(Path(settings.data_dir).resolve()))
     plan.check_extensions()
+    embedded_server.private_dir(Path(settings.data_dir))
     ports = _ports(command, settings)
     if command == "up":
         lock.take(Path(settings.data_dir))  # first: "already running" is clearer than "port taken"

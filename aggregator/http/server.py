@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from clickmill import openfiles
+from clickmill.contract.params import HEADERS_BUFFER_BYTES
 
 HEADER_TIMEOUT_MS: Final = 5_000
 MAX_CONNECTIONS: Final = 4096
@@ -36,7 +37,9 @@ class Web:
             websockets=False,
             backlog=BACKLOG,
             backpressure=openfiles.connections_within(openfiles.allow_most(), MAX_CONNECTIONS),
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+            http1_settings=HTTP1Settings(
+                header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=HEADERS_BUFFER_BYTES
+            ),
             log_enabled=False,
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, NamedTuple, TypedDict
@@ -22,8 +23,10 @@ NDJSON: Final = "application/x-ndjson"
 FORMATS: Final = ("json", "csv", "ndjson")
 COMPLETE_HEADER: Final = "Clickmill-Complete-Through"
 
-# What a spreadsheet would run as a formula, were it the first character of a cell.
+# What a spreadsheet would run as a formula, were it the first character of a cell. Some take the
+# full-width forms for the same characters, and skip what can't be seen before them.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_UNSEEN: Final = " \u00a0\u200b\u200c\u200d\u2060\u3000\ufeff"
 
 _COMPLETE = "every click answered before this moment is in the statistics; null: not known yet"
 Complete = Annotated[datetime | None, Meta(description=_COMPLETE)]
@@ -225,7 +228,11 @@ def _csv(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     return out.getvalue().encode()
 
 
+def _is_formula(text: str) -> bool:
+    return unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1]).startswith(_FORMULA)
+
+
 def _cell(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_FORMULA):
+    if isinstance(value, str) and _is_formula(value):
         return "'" + value
     return "" if value is None else value

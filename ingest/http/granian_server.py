@@ -20,6 +20,7 @@ import granian
 from granian import _futures, _granian
 from granian.http import HTTP1Settings
 
+from clickmill.contract.params import HEADERS_BUFFER_BYTES
 from ingest._fastpath import SWEEPS_PER_TIMEOUT
 
 TESTED_VERSION: Final = "2.8.7"
@@ -147,7 +148,8 @@ class _FastScheduler(_granian_untyped.CallbackScheduler):  # type: ignore[misc]
 
 def _worker(listener: Listener) -> Any:
     http1 = HTTP1Settings(
-        header_read_timeout=int(listener.header_timeout * 1000), max_buffer_size=HEADERS_MAX_BYTES
+        header_read_timeout=int(listener.header_timeout * 1000),
+        max_buffer_size=HEADERS_BUFFER_BYTES,
     )
     socket = _granian_untyped.ListenerSpec(listener.host, listener.port, BACKLOG)
     return _granian_untyped.RSGIWorker(

@@ -6,6 +6,7 @@ from the register are ever in here, never one from a request.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -31,6 +32,13 @@ _Register = dict[int, str]
 def decode_targets(data: bytes) -> _Register:
     """Banner ID to URL, of JSON {"<id>": "<url>"}. Raises msgspec.MsgspecError."""
     return msgspec.json.decode(data, type=_Register)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only its owner may read; one that was there is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    return os.open(path, flags | os.O_EXCL, 0o600)
 
 
 class Targets:
@@ -98,7 +106,8 @@ class Targets:
         self._unsaved = False
         beside = self._path.with_suffix(f".{os.getpid()}")
         try:
-            beside.write_bytes(msgspec.json.encode(self._known))
+            with open(beside, "wb", opener=_private) as file:
+                file.write(msgspec.json.encode(self._known))
             beside.replace(self._path)
         except OSError as error:
             log.error("%s can't be written (%s): it is fetched again after a start", beside, error)

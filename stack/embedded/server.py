@@ -6,11 +6,13 @@ listen only on the loopback address, and they die with the supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import secrets
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +71,18 @@ def as_account(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 
 def private_dir(path: Path) -> Path:
-    """The directory; created with access only for this user if it is missing."""
+    """The directory, with access only for this user: created so, or changed if it was there.
+
+    One of another user is left as it is. One that is shared with others, such as /tmp, is refused.
+    """
     try:
         path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & stat.S_ISVTX:
+            raise StackError(f"{path} is shared with others: choose another with --data-dir.")
+        if mode != PRIVATE:
+            with contextlib.suppress(PermissionError):
+                path.chmod(PRIVATE)
     except OSError as error:
         raise StackError(
             f"{path} can't be created ({error.strerror}): choose another with --data-dir."

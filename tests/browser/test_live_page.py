@@ -16,9 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from aggregator.writing.rates import SMOOTH_S
-from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
 from tests.support.aggregators import Bus, aggregator
 from tests.support.fix_api import Api, OpenApi
+from tests.support.fix_browser import CHROMIUM, FLAGS
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_system import SystemFactory
 from tests.support.wait import eventually

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres.retention import Days, maintain
-from tests.browser.test_clicks_from_pages import CHROMIUM, FLAGS
 from tests.support.fix_api import Api, OpenApi
+from tests.support.fix_browser import CHROMIUM, FLAGS
 
 TIMEOUT_MS = 10_000
 DAY = 86_400

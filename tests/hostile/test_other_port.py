@@ -7,8 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGSTOP
 
+import pytest
+
 from tests.hostile.corpus import CORPUS
+from tests.support.fix_api import Api
 from tests.support.fix_system import System, SystemFactory
+from tests.support.fix_worker import Worker, Workers
 from tests.support.raw import Answer, ask, connected
 from tests.support.wait import eventually
 
@@ -50,6 +54,34 @@ def test_the_statistics_port_survives_the_corpus_too(system: SystemFactory) -> N
     assert running.children()["aggregator"] == aggregator
     assert "Traceback" not in running.output
     assert ask(running.stats_port, "GET", "/stats?bannerID=40").json["Counts"] == 0
+
+
+@pytest.mark.parametrize("port", ["ingest", "statistics"])
+@pytest.mark.parametrize("piece", [1_000, 30_000, 1_000_000])
+def test_headers_have_a_bound_on_both_ports(
+    module_workers: Workers, api: Api, port: str, piece: int
+) -> None:
+    """56 KiB always pass and 64 KiB never do, in whichever pieces they arrive."""
+    number = api.port if port == "statistics" else header_worker(module_workers).port
+    for size, expected in ((57_000, 200), (65_537, 431), (100_000, 431), (420_000, 431)):
+        head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "
+        data = head + b"a" * (size - len(head) - 4) + b"\r\n\r\n"
+        with connected(number, ANSWER_S) as connection:
+            for at in range(0, len(data), piece):
+                connection.send(data[at : at + piece])
+            answer = connection.answer()
+        assert answer is not None
+        assert answer.status == expected, size
+
+
+_header_workers: list[Worker] = []
+
+
+def header_worker(workers: Workers) -> Worker:
+    """One for all sizes."""
+    if not _header_workers:
+        _header_workers.append(workers())
+    return _header_workers[0]
 
 
 def timed(running: System, banner: int) -> tuple[Answer, float]:

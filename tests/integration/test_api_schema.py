@@ -56,7 +56,7 @@ def test_the_document_is_valid(api: Api) -> None:
     validate(DOCUMENT)
     assert set(DOCUMENT["paths"]) == {
         "/stats/{banner_id}", "/stats", "/top", "/live", "/banners", "/banners/{banner_id}",
-        "/corrections",
+        "/corrections", "/sources", "/sources/give-up",
         "/livez", "/readyz", "/metrics", *CLICK_PATHS,
     }  # fmt: skip
 

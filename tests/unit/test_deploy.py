@@ -196,3 +196,13 @@ def test_the_build_uses_the_lock_files() -> None:
     assert re.findall(r"^[\w-]+==[\w.]+", lock, re.MULTILINE) == PROJECT["build-system"]["requires"]
     running = (ROOT / "requirements.lock").read_text()
     assert not re.search(r"^(cython|setuptools)==", running, re.MULTILINE)
+
+
+def test_npm_of_the_image_is_pinned_with_hashes() -> None:
+    lock = (ROOT / "requirements-node.lock").read_text()
+    assert (
+        re.findall(r"^[\w-]+==[\w.]+", lock, re.MULTILINE) == PROJECT["dependency-groups"]["node"]
+    )
+    assert "--hash=sha256:" in lock
+    assert "--require-hashes" in (ROOT / "scripts/npm").read_text()
+    assert any("requirements-node.lock" in rest for name, rest in instructions() if name == "COPY")
