@@ -47,12 +47,12 @@ _UNKNOWN: Final = re.compile(r".* unknown field `(.*)` - at `\$\[(\d+)\]`", re.D
 
 def decode(body: bytes, content_type: str) -> list[Click]:
     """The items of a batch. Raises Problem 400 that names the first bad item's index, and why."""
-    return _read(_plain[_kind(content_type)], body)
+    return _read(_plain[_kind(content_type)], body, Click)
 
 
 def decode_timed(body: bytes, content_type: str) -> list[TimedClick]:
     """The items of a batch with an Idempotency-Key, as `decode`."""
-    return _read(_timed[_kind(content_type)], body)
+    return _read(_timed[_kind(content_type)], body, TimedClick)
 
 
 def _kind(content_type: str) -> str:
@@ -66,11 +66,11 @@ def _kind(content_type: str) -> str:
     )  # fmt: skip
 
 
-def _read(read: Callable[[bytes], list[_Item]], body: bytes) -> list[_Item]:
+def _read(read: Callable[[bytes], list[_Item]], body: bytes, item: type[_Item]) -> list[_Item]:
     try:
         items = read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(str(error)) from None
+        raise _bad(str(error), item.__struct_fields__) from None
     if len(items) > MAX_BATCH_ITEMS:
         raise _bad(f"{len(items)} items where at most {MAX_BATCH_ITEMS} are taken: send several")
     return items
@@ -85,10 +85,10 @@ def too_many_clicks(clicks: int, most: int) -> Problem:
     )
 
 
-def _bad(reason: str) -> Problem:
+def _bad(reason: str, fields: tuple[str, ...] = ()) -> Problem:
     if unknown := _UNKNOWN.fullmatch(reason):
         where = f"item {unknown[2]}: "
-        reason = params.no_field(unknown[1], TimedClick.__struct_fields__)
+        reason = params.no_field(unknown[1], fields)
         if unknown[1] == "ts":
             reason = "ts is only taken in a request with an Idempotency-Key"
     else:
