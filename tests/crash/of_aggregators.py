@@ -7,12 +7,23 @@ import time
 
 from tests.crash.stage import Stage
 from tests.support.proxy import running_proxy
+from tests.support.sql import assert_rollups_equal_minutes, query
 
 STEPS = (
     "aggregator.apply", "aggregator.before_commit", "aggregator.after_commit",
     "aggregator.acknowledge", "aggregator.broadcast",
 )  # fmt: skip
+ROLLUP_STEPS = (
+    "rollup.close", "rollup.closed", "rollup.folded", "rollup.derived", "rollup.before_commit",
+    "rollup.committed",
+)  # fmt: skip
 DIES_WITHIN_S = 30.0
+# As on a database that was not rolled up for two hours: it is derived from the minutes again.
+PUT_MARK_BACK = """
+UPDATE rollup_mark SET closing = closing - interval '2 hours',
+    quarter = quarter - interval '2 hours', hour = hour - interval '2 hours',
+    day = date_trunc('day', hour - interval '2 hours', 'UTC')
+"""
 
 
 def killed_around_commit(stage: Stage, times: int) -> None:
@@ -23,6 +34,21 @@ def killed_around_commit(stage: Stage, times: int) -> None:
         for step in STEPS:
             doomed = stage.aggregator(f"{step}=kill@{stage.chance.randint(1, 6)}", wait=False)
             assert doomed.wait(DIES_WITHIN_S) == -signal.SIGKILL, doomed.output
+    stage.aggregator()
+    stage.check()
+
+
+def killed_while_rolling_up(stage: Stage, times: int) -> None:
+    """One aggregator after the other kills itself in a rollup, so many times at each step."""
+    stage.worker()
+    stage.load()
+    stage.aggregator().stop()  # the tables are there
+    for _ in range(times):
+        for step in ROLLUP_STEPS:
+            query(stage.dsn, PUT_MARK_BACK)
+            doomed = stage.aggregator(f"{step}=kill", wait=False)
+            assert doomed.wait(DIES_WITHIN_S) == -signal.SIGKILL, doomed.output
+            assert_rollups_equal_minutes(stage.dsn)
     stage.aggregator()
     stage.check()
 

@@ -62,6 +62,8 @@ SCENARIOS = (
              "step, N times each", of_batches.batches_are_sent_again, 1, 20),
     Scenario("aggregator killed around COMMIT at five steps, N times each",
              of_aggregators.killed_around_commit, 1, 200),
+    Scenario("aggregator killed at each step of a rollup, N times each",
+             of_aggregators.killed_while_rolling_up, 0, 20),
     Scenario("connection cut at COMMIT, before and after, for N seconds",
              of_aggregators.connection_cut_at_commit, 4, 60),
     Scenario("two and three aggregators, each killed in turn, N times",
