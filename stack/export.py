@@ -139,7 +139,7 @@ def _receive(settings: Settings, wanted: Wanted, form: str, since: str, out: Bin
     path = "/stats?" + urlencode([*query.items(), *(("bannerID", b) for b in wanted.banners)])
     token = settings.stats_token.partition(",")[0].strip()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    host = probe.own_address(settings.host)
+    host = probe.own_address(settings.stats_host)
     connection = http.client.HTTPConnection(host, settings.stats_port, timeout=TIMEOUT_S)
     with contextlib.closing(connection):
         try:

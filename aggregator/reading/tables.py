@@ -27,7 +27,7 @@ from aggregator.reading.pieces import EVERYBODY, Whose, of_banners, of_banners_b
 from aggregator.reading.queries import Reader, Row
 from aggregator.reading.timerange import MINUTE_S, Range
 from clickmill import messages, wire
-from clickmill.contract.problem import answer_too_large, too_many
+from clickmill.contract.problem import Problem, answer_too_large, too_many
 
 # Small enough to be read and written within some hundredths of a second.
 PAGE_ROWS: Final = 10_000
@@ -53,6 +53,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """How many units (a day, or a bucket) the slice has."""
     width: int = FIRST_WIDTH
     """How many banner IDs the next page takes in, where none are named."""
+    full: int = 0
+    """How many of them filled a page of this slice; 0: none did so far."""
     rows: int = 0
     clicks: int = 0
 
@@ -125,34 +127,44 @@ class Table:
         Question(span, self._step, self._cut.asked.zone).check_kept(kept)
         cover = kept.pieces(cover_of(span, starts))
         raw, most = self._cut.raw, self._most + 1
-        rows = await self._reader.rows(whose, starts, cover, self._step, raw, most)
-        width = at.width
+        try:
+            rows = await self._reader.rows(whose, starts, cover, self._step, raw, most)
+        except Problem:
+            if at.width == FIRST_WIDTH or self._banners is not None:
+                raise
+            return await self.page(_narrower(at))  # it may have been too much for one statement
+        width, full = at.width, at.full
         if len(rows) > self._most:  # the last banner may have more rows: the next page has it
             after = rows[-1][0]
             rows = rows[: bisect_left(rows, after, key=_banner_of)]
-            width = max(1, after - at.banner)
+            width = full = max(1, after - at.banner)
         elif 2 * len(rows) < self._most:
             width = min(4 * width, MAX_BANNERS)
+        else:
+            full = width
         if self._cut.filled:
             rows = self._fill(rows, starts, at.banner, after)
-        following = self._next(at, end, after, width, rows)
+        sized = msgspec.structs.replace(at, width=width, full=full)
+        following = self._next(sized, end, after, rows)
         text = formats.lines(self._cut.form, rows, raw)
         if following.at >= following.stop:
             return Page(text + self._last(following), None)
         return Page(text, following)
 
-    def _next(
-        self, at: Cursor, end: int, after: int, width: int, rows: Sequence[Row]
-    ) -> Cursor:  # fmt: skip
+    def _next(self, at: Cursor, end: int, after: int, rows: Sequence[Row]) -> Cursor:
         counted = {"rows": at.rows + len(rows), "clicks": at.clicks + sum(row[2] for row in rows)}
         if after < MAX_BANNERS:
-            return msgspec.structs.replace(at, banner=after, width=width, **counted)
+            return msgspec.structs.replace(at, banner=after, **counted)
         units = at.units
         if self._banners is None:
             is_small = at.banner == 0 and len(rows) < self._most // 4
             units = min(2 * units, self._most // self._per_unit) if is_small else units
             units = units if at.banner == 0 else max(1, units // 2)
-        return msgspec.structs.replace(at, at=end, banner=0, units=units, width=width, **counted)
+        # Behind the last banners a page takes in many IDs that have none: not so at the first ones.
+        width = at.full or at.width
+        return msgspec.structs.replace(
+            at, at=end, banner=0, units=units, width=width, full=0, **counted
+        )
 
     def _slice(self, at: Cursor) -> tuple[list[int], int]:
         """(the buckets' starts, the end) of a time slice."""
@@ -215,15 +227,27 @@ class Tables:
         return _answer(form, table.head + page.text, headers, rest)
 
     async def _rest(self, table: Table, at: Cursor | None) -> AsyncIterator[bytes]:
-        """The pages from there on. Raises Problem: what is sent by then has no last line."""
+        """The pages from there on. Raises Problem: what is sent by then has no last line.
+
+        While a page is sent, Postgres reads the next one.
+        """
         self._open += 1
+        coming = self._begin(table, at)
         try:
-            while at is not None:
-                page = await self._page(table, at)
-                at = page.next
+            while coming is not None:
+                page = await coming
+                coming = self._begin(table, page.next)
                 yield page.text
         finally:
             self._open -= 1
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    def _begin(self, table: Table, at: Cursor | None) -> asyncio.Task[Page] | None:
+        if at is None:
+            return None
+        return asyncio.create_task(self._page(table, at), name="page of a table")
 
     async def message(
         self, opened: Opened, request: messages.StatsRequest, room: int
@@ -254,6 +278,12 @@ def _answer(
     form: str, text: bytes, headers: dict[str, str], rest: AsyncIterator[bytes] | None = None
 ) -> formats.Answer:
     return formats.Answer(HTTPStatus.OK, formats.CONTENT_TYPES[form], text, headers, rest)
+
+
+def _narrower(at: Cursor) -> Cursor:
+    """The same page with fewer banners, and at the beginning of a slice with fewer buckets."""
+    units = at.units if at.banner else max(1, at.units // 4)
+    return msgspec.structs.replace(at, units=units, width=max(FIRST_WIDTH, at.width // 64))
 
 
 def _banner_of(row: Row) -> int:

@@ -68,7 +68,8 @@ def wanted(file: Path, since: str = "last", **more: str) -> Wanted:
 
 
 def run(api_port: int, file: Path, since: str = "last", **more: str) -> str:
-    return export(Settings(stats_port=api_port), wanted(file, since, **more))
+    # Only the statistics port is asked, at its own address.
+    return export(Settings(stats_port=api_port, host="127.0.0.9"), wanted(file, since, **more))
 
 
 def rows_of(file: Path) -> Rows:

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 
 from aggregator.reading.buckets import MAX_POINTS, STEPS
 from aggregator.reading.kept import Kept, Question
-from aggregator.reading.queries import Reader
-from aggregator.reading.tables import Cut, Table
+from aggregator.reading.pieces import Whose
+from aggregator.reading.queries import Reader, Row
+from aggregator.reading.tables import Cursor, Cut, Table
 from aggregator.reading.timerange import Range
 from aggregator.writing.fold import Mark
+from clickmill.contract.problem import stats_unreadable
 from tests.support.fix_api import Api, check_error, serve
 from tests.support.fix_postgres import PostgresServer
 from tests.support.raw import Connection, connected
@@ -60,7 +62,11 @@ async def everything(_: Range) -> Kept:
 
 async def pages_of(api: Api, cut: Cut, banners: list[int] | None, most: int) -> list[bytes]:
     table = Table(Reader(api.pool), cut, banners, everything, most)
-    page = await table.page(table.begin(FIRST, FIRST + 10 * DAY))
+    return await all_pages(table, table.begin(FIRST, FIRST + 10 * DAY))
+
+
+async def all_pages(table: Table, begin: Cursor) -> list[bytes]:
+    page = await table.page(begin)
     texts = [page.text]
     while page.next is not None:
         page = await table.page(page.next)
@@ -235,6 +241,49 @@ def received(client: Connection) -> bytes:
         return client.socket.recv(1 << 20)
     except ConnectionError:
         return b""
+
+
+class Watched(Reader):
+    """It notes how many of MANY banners it is asked for, and answers for `most` of them at once."""
+
+    def __init__(self, api: Api, most: int) -> None:
+        super().__init__(api.pool)
+        self.most, self.asked = most, [0]
+
+    async def rows(self, whose: Whose, *more: Any) -> list[Row]:
+        first, end = (
+            int(str(whose.params.get(n, d))) for n, d in (("first", 0), ("end", MANY + 1))
+        )
+        self.asked.append(max(0, min(end, MANY + 1) - max(first, 1)))
+        if self.asked[-1] > self.most:
+            raise stats_unreadable()
+        return await super().rows(whose, *more)
+
+
+MANY = 6_000
+
+
+def test_no_page_asks_for_much_more_than_it_holds(filled: Api) -> None:
+    """Where there are no banners a page takes in more and more IDs; the next slice begins small.
+    What is too much for one statement is asked for in smaller pages."""
+    other = FIRST - 200 * DAY
+    with psycopg.connect(filled.dsn) as connection:
+        connection.execute(
+            "INSERT INTO rollup_hour SELECT id, to_timestamp(%s + 3600 * hour), 1"
+            " FROM generate_series(1, %s) id, generate_series(0, 2) hour",
+            [other, MANY],
+        )
+    moments = (datetime.fromtimestamp(other + n, UTC) for n in (0, 3 * 3_600))
+    cut = Cut(Question(Range(*moments), "1h", ZoneInfo("UTC")), False, "ndjson")
+    for rows, most in ((500, MANY), (3_000, 1_024)):
+        reader = Watched(filled, most)
+        table = Table(reader, cut, None, everything, rows)
+        texts = filled.run(all_pages(table, table.begin(other, other + DAY)))
+        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        assert len({(line["bannerID"], line["ts"]) for line in lines[:-1]}) == 3 * MANY
+        assert lines[-1]["rows"] == 3 * MANY
+        if most == MANY:
+            assert max(reader.asked) <= 1_024
 
 
 def test_streams_are_bounded(filled: Api, monkeypatch: pytest.MonkeyPatch) -> None:
