@@ -15,13 +15,13 @@ from playwright.sync_api import Browser, Page
 from tests.browser.test_clicks_from_pages import (
     LANDING,
     TIMEOUT_MS,
-    Site,
     browser,
     seen,
     site,
     url,
 )
 from tests.support.firefox import Firefox
+from tests.support.fix_browser import Site
 from tests.support.fix_worker import Worker, Workers, counts
 from tests.support.raw import ask
 from tests.support.wait import eventually

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.test_clicks_from_pages import LANDING, Site, browser, site
+from tests.browser.test_clicks_from_pages import LANDING, browser, site
 from tests.browser.test_live_page import DESKTOP, TIMEOUT_MS, Watched
+from tests.support.fix_browser import Site
 from tests.support.fix_system import System, SystemFactory
 
 __all__ = ["browser", "site"]
