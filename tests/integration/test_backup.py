@@ -333,10 +333,23 @@ def test_an_interrupted_restore_is_completed_by_the_same_command(
 
 
 def fill(dsn: str) -> None:
-    """30 clicks of an open source on the node `far`, three days ago, and a banner with a name."""
+    """30 clicks of an open source on the node `far`, three days ago, a banner with a name, and a
+    correction, whose rows can't be changed."""
     apply(dsn, frame(1, {BANNER: 30}, 30, minute=int(time.time()) // 60 - 3 * 1440))
     sql.query(dsn, "UPDATE source SET node = 'far'")
     sql.query(dsn, "INSERT INTO banner VALUES (%s, 'Frühling', 'https://example.org/')", BANNER)
+    sql.query(
+        dsn,
+        """
+        WITH made AS (
+            INSERT INTO correction
+                (author, reason, kind, banners, ts_from, ts_to, per_minute, clicks)
+            VALUES ('a', 'test', 'clicks', '{7}', now(), now() + interval '1 minute', 5, 5)
+            RETURNING id
+        )
+        INSERT INTO correction_minute SELECT 7, date_trunc('minute', now()), id, 5 FROM made
+        """,
+    )
 
 
 def apply(dsn: str, sealed: wire.Frame) -> None:
