@@ -82,3 +82,12 @@ def test_lists_stand_apart_from_the_paragraph_before() -> None:
             ours = re.match(r"(- |\d+\. | )", before) is not None
             assert not starts or not before.strip() or ours, f"{path.name}: {line}"
             before = line
+
+
+def test_every_threat_has_a_test_that_exists() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "tests/" in line]
+    assert len(rows) > 20
+    for row in rows:
+        path, _, name = row.rpartition("`")[0].rpartition("`")[2].partition("::")
+        assert f"def {name}(" in (ROOT / path).read_text(), row
