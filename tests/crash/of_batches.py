@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 from clickmill.fields import PREFIX
 from tests.crash.keyed_loader import KeyedLoader
@@ -38,21 +39,35 @@ class Nodes:
 
 
 def batches_are_sent_again(stage: Stage, times: int) -> None:
-    """Workers, adopters and aggregators are killed at each step of a batch, on two nodes."""
+    """Workers of two nodes die around the answer, aggregators around the claim of the keys."""
+    steps = ("ingest.fsync", "batches.stored")
+    _play(stage, times, steps, (), ("aggregator.keys", "aggregator.after_commit"))
+
+
+def batches_killed_at_each_step(stage: Stage, times: int) -> None:
+    """Workers, adopters and aggregators die at each step of a batch, on two nodes."""
+    _play(stage, times, STEPS, ADOPT_STEPS, AGGREGATOR_STEPS)
+
+
+def _play(
+    stage: Stage, times: int, steps: Sequence[str], of_adopters: Sequence[str],
+    of_aggregators: Sequence[str],
+) -> None:  # fmt: skip
     stage.settings |= {"spool_keep_seconds": 1}
     healthy = stage.aggregator()
     nodes = Nodes(stage)
     loader = stage.load_batches(nodes.ports)
     for n in range(times):
-        for number, step in enumerate(STEPS, n):
+        for number, step in enumerate(steps, n):
             nth = 1 if step == "batches.make_source" else stage.chance.randint(1, 4)
             _dies(nodes.worker(number % 2, f"{step}=kill@{nth}"), step)
-        nodes.healthy[0].kill()
-        for step in ADOPT_STEPS:
-            _dies(nodes.worker(0, f"{step}=kill"), step)
-        nodes.healthy[0] = nodes.worker(0)
+        if of_adopters:
+            nodes.healthy[0].kill()
+            for step in of_adopters:
+                _dies(nodes.worker(0, f"{step}=kill"), step)
+            nodes.healthy[0] = nodes.worker(0)
     healthy.stop()
-    for step in AGGREGATOR_STEPS * times:
+    for step in [*of_aggregators] * times:
         dying = stage.aggregator(f"{step}=kill@{stage.chance.randint(1, 4)}", wait=False)
         assert dying.wait(DIES_WITHIN_S) == -signal.SIGKILL, dying.output
     stage.aggregator()

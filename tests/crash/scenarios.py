@@ -58,8 +58,10 @@ SCENARIOS = (
     Scenario("adopter killed at every step, N times each",
              of_workers.adopter_killed_at_each_step, 0, 10),
     Scenario("worker stopped (SIGSTOP), N times", of_workers.worker_stopped, 1, 5),
-    Scenario("batches with a key sent again: workers of two nodes and aggregators killed at every "
-             "step, N times each", of_batches.batches_are_sent_again, 1, 20),
+    Scenario("batches with a key sent again: workers of two nodes and aggregators killed around "
+             "the answer and the commit, N times each", of_batches.batches_are_sent_again, 1, 10),
+    Scenario("batches with a key sent again: workers, adopters and aggregators killed at every "
+             "step, N times each", of_batches.batches_killed_at_each_step, 0, 20),
     Scenario("aggregator killed around COMMIT at five steps, N times each",
              of_aggregators.killed_around_commit, 1, 200),
     Scenario("aggregator killed at each step of a rollup, N times each",
