@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     max_banner_id: Annotated[
-        int, Meta(ge=0, le=10_000_000, description="highest banner ID that is counted")
+        int, Meta(ge=0, le=67_108_863, description="highest banner ID that is counted")
     ] = 99_999
     flush_interval: Annotated[
         float, Meta(ge=0.05, le=60, description="seconds between two frames of a worker")

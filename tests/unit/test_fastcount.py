@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -356,3 +358,27 @@ def test_parts_are_as_large_as_was_asked_when_their_epoch_was_frozen(tmp_path: P
     assert counters.max_pairs == 1
     counters.max_pairs = MAX_PAIRS + 1
     assert counters.max_pairs == MAX_PAIRS
+
+
+TEN_OF_TEN_MILLION = """
+import sys
+from ingest._fastcount import Counters
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+before = resident()
+counters = Counters.create(sys.argv[1], bytes(16), "0" * 36, 10_000_000)
+for banner in range(0, 10_000_000, 1_000_000):
+    assert counters.hit(banner)
+assert counters.flip() and counters.frozen()
+counters.clear()
+print(resident() - before)
+"""
+
+
+def test_memory_grows_with_the_banners_that_are_clicked(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TEN_OF_TEN_MILLION, str(tmp_path / "counters")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 10_000, "kB"
