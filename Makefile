@@ -92,7 +92,7 @@ soak: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## run the long crash suite (
 	@SEED=$(SEED) MINUTES=$(MINUTES) JOBS=$(JOBS) $(PY) -m tests.crash.soak \
 	  $(if $(ONLY),--no-model --only $(ONLY)) $(if $(TIMES),--times $(TIMES)) $(ARGS)
 
-soak-cluster: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test ## run the long tests of several machines; needs root (SEED=1 TIMES=5)
+soak-cluster: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.os-cluster ## run the long tests of several machines; needs root (SEED=1 TIMES=5)
 	@SEED=$(SEED) TIMES=$(or $(TIMES),5) PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -m "soak or not soak" -rP tests/cluster $(ARGS)
 
 lock: $(VENV)/.python ## update the lock files from pyproject.toml
@@ -169,6 +169,10 @@ $(VENV)/.mutants: requirements-mutants.lock | $(VENV)/.runtime
 $(VENV)/.bench: requirements-bench.lock scripts/os-packages | $(VENV)/.runtime
 	@if $(PIP) install -q --require-hashes -r requirements-bench.lock && scripts/os-packages bench; \
 	  then touch $@; fi
+
+$(VENV)/.os-cluster: scripts/os-packages | $(VENV)/.python
+	@scripts/os-packages cluster
+	@touch $@
 
 $(VENV)/.os-test: scripts/os-packages | $(VENV)/.python
 	@scripts/os-packages test

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from stack.embedded.server import LOOPBACK
 from tests.cluster.lag import Lag, authorized
@@ -133,19 +133,20 @@ class Cluster(Checked):
         self.nats: NatsCluster
         self.postgres: Machine
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.network = stack.enter_context(Network())
             machines = [self.network.machine(f"nats-{n}") for n in (1, 2, 3)]
             self.nats = NatsCluster(machines, self.home)
             stack.callback(self.nats.stop)
             self.nats.start()
-            self._start_postgres(stack)
+            self.start_postgres(stack)
             stack.callback(self._stop)
             self._stack = stack.pop_all()
         return self
 
-    def _start_postgres(self, stack: contextlib.ExitStack) -> None:
+    def start_postgres(self, stack: contextlib.ExitStack) -> None:
+        """Start it, and name its database in `dsn`; it ends with `stack`."""
         self.postgres = self.network.machine("postgres")
         (self.home / "postgres").mkdir()
         with self.postgres.inside():

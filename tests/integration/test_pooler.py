@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,17 +35,22 @@ unix_socket_dir =
 
 
 @contextmanager
-def pooled(dsn: str, mode: str, home: Path) -> Iterator[str]:
-    """The DSN of the same database behind PgBouncer."""
+def pooled(dsn: str, mode: str) -> Iterator[str]:
+    """The DSN of the same database behind PgBouncer. It refuses to run as root, and pytest closes
+    its directories to other accounts."""
+    with tempfile.TemporaryDirectory(prefix="clickmill-") as home:
+        Path(home).chmod(0o777)
+        with _running(dsn, mode, Path(home)) as behind:
+            yield behind
+
+
+@contextmanager
+def _running(dsn: str, mode: str, home: Path) -> Iterator[str]:
     parts, port = conninfo_to_dict(dsn), free_port()
     account = "user = nobody" if os.geteuid() == 0 else ""
     config = home / "pgbouncer.ini"
     config.write_text(_CONFIG.format(**parts, listen=port, mode=mode, home=home, account=account))
-    for place in (home, *home.parents):
-        if place.stat().st_uid == os.geteuid() and place != Path("/"):
-            place.chmod(place.stat().st_mode | 0o711)
     config.chmod(0o644)
-    home.chmod(0o777)
     process = subprocess.Popen(
         ["pgbouncer", "-q", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"},
@@ -66,9 +72,9 @@ def _answers(dsn: str) -> bool:
     return True
 
 
-def test_transaction_mode_is_refused(nats: NatsServer, database: str, tmp_path: Path) -> None:
+def test_transaction_mode_is_refused(nats: NatsServer, database: str) -> None:
     with (
-        pooled(database, "transaction", tmp_path) as behind,
+        pooled(database, "transaction") as behind,
         aggregator(nats.url, behind, wait=False) as running,
     ):
         eventually(lambda: "pool_mode=session" in (running.not_ready() or ""), 20, "it says so")
@@ -76,7 +82,7 @@ def test_transaction_mode_is_refused(nats: NatsServer, database: str, tmp_path: 
         assert sql.query(database, "SELECT to_regclass('source')") == [(None,)]
 
 
-def test_session_mode_works(nats: NatsServer, database: str, tmp_path: Path) -> None:
+def test_session_mode_works(nats: NatsServer, database: str) -> None:
     async def send(running: Aggregator) -> None:
         async with Bus(nats.url) as bus:
             worker = bus.worker()
@@ -85,7 +91,7 @@ def test_session_mode_works(nats: NatsServer, database: str, tmp_path: Path) -> 
             await worker.committed()
 
     with (
-        pooled(database, "session", tmp_path) as behind,
+        pooled(database, "session") as behind,
         aggregator(nats.url, behind) as running,
     ):
         asyncio.run(send(running))
