@@ -297,6 +297,20 @@ def test_corrections_want_the_write_token(open_api: OpenApi) -> None:
     check_error(api.client.get("/corrections"), 401, "unauthorized")
 
 
+def test_web_pages_of_others_correct_nothing(filled: Api) -> None:
+    """No token is set, and the request comes from this machine: its page does not."""
+    body = {**WHY, "bannerID": 17, "tsFrom": FIRST, "tsTo": FIRST + 60, "clicksPerMinute": 1}
+    before = filled.get("/corrections").json()
+    for headers, status, code in (
+        ({"Origin": "https://evil.example"}, 403, "foreign_origin"),
+        ({"Host": "evil.example"}, 421, "unknown_host"),
+        ({"X-Forwarded-For": "192.0.2.1"}, 403, "write_token_not_set"),
+    ):
+        answer = filled.client.post("/corrections", json=body, headers=headers)
+        check_error(answer, status, code)
+    assert filled.get("/corrections").json() == before
+
+
 def test_the_live_page_and_sql_are_net(open_api: OpenApi) -> None:
     api = open_api()
     now = int(datetime.now(UTC).timestamp()) // 60 * 60 - 60
