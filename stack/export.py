@@ -147,7 +147,8 @@ def _receive(settings: Settings, wanted: Wanted, form: str, since: str, out: Bin
             response = connection.getresponse()
             if response.status != 200:
                 raise StackError(_refusal(response.status, response.read(CHUNK_BYTES)))
-            return _write(response, out)
+            end = _end(wanted.until, response.headers.get(COMPLETE_HEADER, ""))
+            return _write(response, out, end)
         except (OSError, http.client.HTTPException) as error:
             text = f"The export was cut off ({error or type(error).__name__}): {TRY_AGAIN}"
             raise StackError(text) from error
@@ -160,14 +161,21 @@ def _refusal(status: int, body: bytes) -> str:
         return f"The statistics port answered {status}: is it Clickmill's?"
 
 
-def _write(response: http.client.HTTPResponse, out: BinaryIO) -> Last:
+def _end(until: str, complete: str) -> int:
+    """Where the export will end, in Unix seconds: for the progress bar."""
+    with contextlib.suppress(ValueError):
+        return int(until) if until.isdigit() else _seconds(until or complete)
+    return int(datetime.now(UTC).timestamp())
+
+
+def _write(response: http.client.HTTPResponse, out: BinaryIO, end: int) -> Last:
     """Write the table; its last line only after the rest is on the disk. Raises StackError."""
     heads = int(response.headers.get_content_type() == "text/csv")
     goes_on = out is not sys.stdout.buffer and out.seek(0, os.SEEK_END) > 0
     lines, tail = 0, b""
     if heads and goes_on:
         lines += response.readline(TAIL_BYTES).count(b"\n")
-    with contextlib.closing(_Position(response.headers.get(COMPLETE_HEADER, ""))) as position:
+    with contextlib.closing(_Position(end)) as position:
         while chunk := response.read1(CHUNK_BYTES):
             lines += chunk.count(b"\n")
             text = tail + chunk
@@ -193,8 +201,8 @@ def _sync(out: BinaryIO) -> None:
 class _Position:
     """A progress bar by the time of the rows: how many there will be is not known."""
 
-    def __init__(self, complete: str) -> None:
-        self._until = _seconds(complete) if complete else int(datetime.now(UTC).timestamp())
+    def __init__(self, end: int) -> None:
+        self._end = end
         self._stack = contextlib.ExitStack()
         self._at: int | None = None
 
@@ -204,7 +212,7 @@ class _Position:
         at = _seconds(moments[-1].decode()) if moments else 0
         if self._at is None:
             self._at = at
-            total = max(0, self._until - at)
+            total = max(0, self._end - at)
             self._advance = self._stack.enter_context(progress("Export", total))
         elif at > self._at:
             self._advance(at - self._at)
