@@ -37,7 +37,8 @@ BEGIN
         WHERE i.inhparent = 'banner_minute'::regclass
           AND c.relname >= 'banner_minute_' || to_char((now() AT TIME ZONE 'UTC')::date - 1, 'YYYYMMDD')
     LOOP
-        EXECUTE format('CREATE INDEX %I ON %I USING brin (minute) WITH (pages_per_range = 32)',
+        EXECUTE format('CREATE INDEX %I ON %I USING brin (minute)'
+                       ' WITH (pages_per_range = 32, autosummarize = on)',
                        part || '_by_time', part);
     END LOOP;
 END

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 
 from aggregator.reading import live
 from aggregator.reading.live_events import REREAD_S
+from aggregator.reading.queries import Reader
 from tests.support.fix_api import Api, OpenApi
 from tests.support.wait import eventually
 
@@ -182,3 +184,43 @@ def test_an_open_stream_does_not_delay_shutdown(open_api: OpenApi) -> None:
                 pass
         stopping.join()
         assert time.monotonic() - began < 4
+
+
+def test_the_last_minutes_are_found_without_reading_the_whole_day(open_api: OpenApi) -> None:
+    """The live page asks for them once a second."""
+    api = open_api()
+    day = int(time.time()) // 86_400 * 86_400
+    with psycopg.connect(api.dsn, autocommit=True) as connection:
+        connection.execute("SELECT clickmill_make_partition(to_timestamp(%s)::date)", [day])
+        connection.execute(
+            "INSERT INTO banner_minute SELECT b, to_timestamp(%s) + m * interval '1 minute', 1"
+            " FROM generate_series(0, 71) m, generate_series(1, 4000) b",
+            [day],
+        )
+        part = f"banner_minute_{datetime.fromtimestamp(day, UTC):%Y%m%d}"
+        options = connection.execute(
+            "SELECT reloptions FROM pg_class WHERE relname = %s", [f"{part}_by_time"]
+        ).fetchone()
+        assert options is not None
+        assert "autosummarize=on" in options[0]
+        # What autovacuum does for each part of the table that is full.
+        connection.execute("SELECT brin_summarize_new_values(%s::regclass)", [f"{part}_by_time"])
+        connection.execute(f"ANALYZE {part}".encode())
+        pages = connection.execute("SELECT pg_relation_size(%s) / 8192", [part]).fetchone()
+        reader = Reader(api.pool)
+
+        def touched() -> int:
+            api.run(reader.fetch("SELECT pg_stat_force_next_flush()", {}))
+            row = connection.execute(
+                "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit"
+                " FROM pg_statio_user_tables WHERE relname = %s",
+                [part],
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        before = touched()
+        recent = api.run(reader.recent(day + 70 * 60, 5_000))
+        assert sum(recent.minutes.values()) == 8_000
+        assert pages is not None
+        assert 0 < touched() - before < pages[0] // 4
