@@ -20,7 +20,7 @@ from ingest._fastcount import Counters
 from ingest.http import batch, keyed, script
 from ingest.http.bodies import Bodies, UnreadBodyError, cut, timed_out
 from ingest.http.caller import Scope, caller_of
-from ingest.http.codings import inflate
+from ingest.http.codings import codings_of, inflate
 from ingest.http.prefetch import refuse_ahead
 from ingest.http.responses import (
     BODY_COUNTED,
@@ -203,7 +203,7 @@ class App:
 
     async def _clicks(self, scope: Scope, text: str, body: bytes) -> Answer:
         headers, most = scope.headers, self._options.batch_max_clicks
-        body = inflate(body, headers.get_all("content-encoding"), self._options.body_max_bytes)
+        body = inflate(body, codings_of(headers), self._options.body_max_bytes)
         kind = headers.get("content-type") or ""
         if keyed.HEADER in headers:
             return await self._clicks_once(headers.get_all(keyed.HEADER), body, kind)

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from clickmill.contract.problem import Problem, bad, body_too_large, quote
 
+HEADER: Final = "content-encoding"
 GZIP: Final = 16 + zlib.MAX_WBITS
 ZLIB: Final = zlib.MAX_WBITS
 RAW: Final = -zlib.MAX_WBITS
 """What some clients send as "deflate", without the header that RFC 9110 asks for."""
 _ZLIB_METHOD: Final = 8
+
+
+def codings_of(headers: Any) -> list[str]:
+    """The values of Content-Encoding. Granian leaves out those that are not ASCII: one is then "?",
+    because such a body must not be taken for one without a coding."""
+    found: list[str] = headers.get_all(HEADER)
+    return found or (["?"] if HEADER in headers else [])
 
 
 def inflate(body: bytes, encodings: Sequence[str], limit: int) -> bytes:

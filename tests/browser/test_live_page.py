@@ -27,6 +27,7 @@ TIMEOUT_MS = 10_000
 SEEN_WITHIN_S = 2.0
 GONE_WITHIN_S = 3.0
 GAP_S = 4.0
+METHODS = {"get", "post", "put", "patch", "delete"}
 """Longer than what the page bridges: GAP_S in live.js."""
 PHONE: ViewportSize = {"width": 375, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
@@ -214,8 +215,11 @@ def test_layout_on_a_phone(api: Api, browser: Browser, scheme: str, banner: int)
 
 
 def test_the_documentation_page(api: Api, tab: Watched) -> None:
+    paths = api.get("/openapi.json").json()["paths"]
+    requests = sum(len(METHODS & path.keys()) for path in paths.values())
+    assert requests > 18
     tab.page.goto(api.url + "/docs")
-    expect(tab.page.locator(".opblock")).to_have_count(18)
+    expect(tab.page.locator(".opblock")).to_have_count(requests)
     tab.page.locator(".opblock-summary").first.click()
     expect(tab.page.locator(".opblock-body").first).to_be_visible()
     tab.check_quiet(api.url)

@@ -95,6 +95,6 @@ def test_every_session_ends_by_itself_when_its_process_hangs(database: str) -> N
             cursor = await connection.execute("SELECT current_setting(%s)", [name])
             row = await cursor.fetchone()
             assert row is not None
-            assert row[0] in ("10s", "30s")
+            assert row[0] in ("6s", "30s")
 
     on(database, test)
