@@ -35,7 +35,7 @@ up: $(VENV)/.built $(PAGE) ## run the whole system in the foreground (ARGS="--po
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 3
-test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(VENV)/.os-test) ## run all tests against real NATS and Postgres
+test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(PAGE_LINT)/node_modules/.built $(VENV)/.os-test) ## run all tests against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
 
 # Separate, because the first build of helm takes about two minutes on two cores.

@@ -137,6 +137,7 @@ export async function redraw() {
     if (mine !== asking) return; // aborted for a newer one
     if (coarser(error)) return redraw();
     problem(error instanceof Refused ? error.message : "The statistics are currently unavailable.");
+    if (!(error instanceof Refused)) last = 0; // retried at the next tick
   }
 }
 
