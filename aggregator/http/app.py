@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from litestar import Litestar
+from litestar.config.compression import CompressionConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
@@ -47,6 +49,10 @@ from clickmill.contract.access import Access, Hosts
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem
 from clickmill.contract.tokens import Tokens
+
+# 421 KB of minutes became 57 KB in 1.4 ms at level 1, and 47 KB in 40 ms at level 9.
+GZIP_LEVEL: Final = 1
+GZIP_FROM_BYTES: Final = 1_024
 
 
 async def _nobody(_: int, __: str | None) -> None:
@@ -151,6 +157,13 @@ def build_app(deps: Deps) -> ASGIApp:
             HTTPException: on_framework_error,
             Exception: on_defect,
         },
+        # Pages' files are compressed once, and events must not wait for more of them.
+        compression_config=CompressionConfig(
+            "gzip",
+            minimum_size=GZIP_FROM_BYTES,
+            gzip_compress_level=GZIP_LEVEL,
+            exclude=["^/page/", "^/live$"],
+        ),
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,

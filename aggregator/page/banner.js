@@ -16,7 +16,15 @@ const SPANS = {
   "365d": 31536000,
 };
 /** @type {Record<string, number>} */
-const STEPS = { "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "1d": 86400 };
+const STEPS = {
+  "1m": 60,
+  "5m": 300,
+  "15m": 900,
+  "1h": 3600,
+  "1d": 86400,
+  "1w": 7 * 86400,
+  "1mo": 31 * 86400,
+};
 /** @type {Record<string, string>} */
 const STEP_NAMES = {
   "1m": "minute",
@@ -24,6 +32,8 @@ const STEP_NAMES = {
   "15m": "15 minutes",
   "1h": "hour",
   "1d": "day",
+  "1w": "week",
+  "1mo": "month",
 };
 const MOST_POINTS = 420;
 const REDRAW_MS = 900;
@@ -50,6 +60,7 @@ let last = 0;
 let asking = null;
 
 const field = $("banner-id", HTMLInputElement);
+const by = $("by", HTMLSelectElement);
 
 function range() {
   if (span !== "custom") {
@@ -63,9 +74,10 @@ function range() {
 
 /** @param {number} seconds */
 function stepFor(seconds) {
+  if (STEPS[by.value] >= finest) return by.value;
   const fits = (/** @type {string} */ name) =>
     STEPS[name] >= finest && seconds / STEPS[name] <= MOST_POINTS;
-  return Object.keys(STEPS).find(fits) ?? "1d";
+  return Object.keys(STEPS).find(fits) ?? "1mo";
 }
 
 /** @param {string} text */
@@ -244,7 +256,7 @@ function onTick({ banners }) {
   if (!namesKnown) loadNames();
   if (span === "custom" || chosen === null) return;
   const clicked = String(chosen) in banners;
-  const wait = clicked && step !== "1d" ? REDRAW_MS : SLOW_REDRAW_MS;
+  const wait = clicked && STEPS[step] < STEPS["1d"] ? REDRAW_MS : SLOW_REDRAW_MS;
   if (Date.now() - last >= wait) redraw();
 }
 
@@ -262,7 +274,7 @@ export function startBanner() {
   field.addEventListener("focus", () => field.select());
   for (const change of ["focus", "input"]) field.addEventListener(change, suggest);
   for (const radio of ranges()) radio.addEventListener("change", () => rangeChosen(radio.value));
-  for (const id of ["custom-from", "custom-to"]) $(id).addEventListener("change", submit);
+  for (const id of ["custom-from", "custom-to", "by"]) $(id).addEventListener("change", submit);
   $("csv").addEventListener("click", download);
   onEachTick(onTick);
   const hash = new URLSearchParams(location.hash.slice(1));

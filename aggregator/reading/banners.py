@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Final
+from urllib.parse import quote as percent_encode
 from urllib.parse import urlsplit
 
 import msgspec
@@ -112,8 +113,10 @@ def check_target(url: str) -> str:
     """The target, if people may be sent there. Problem: invalid_target."""
     if len(url) > MAX_TARGET_CHARS:
         raise _bad_target(f"has {len(url)} characters", f"at most {MAX_TARGET_CHARS} go")
+    if not url:
+        raise _bad_target("is empty", "give an address, or leave it out")
     if not _URI.fullmatch(url):
-        raise _bad_target(f"is {quote(url)}", "it must be ASCII, everything else percent-encoded")
+        raise _not_ascii(url)
     if not re.match(r"https?://[^/]", url, re.IGNORECASE):
         raise _bad_target(f"is {quote(url)}", "it must begin with http:// or https:// and a host")
     try:
@@ -126,6 +129,18 @@ def check_target(url: str) -> str:
     if not _is_host(host) or port == 0:
         raise _bad_target(f"is {quote(url)}", "it must have a valid host, and a valid port if any")
     return url
+
+
+def _not_ascii(url: str) -> Problem:
+    """Names the first character that a URL can't have, and what to write instead."""
+    valid = _URI.match(url)
+    at = valid.end() if valid else 0
+    char = url[at]
+    shown = f"{char!r} (U+{ord(char):04X})" if char.isprintable() else f"U+{ord(char):04X}"
+    is_in_host = url.count("/", 0, at) == 2
+    encoded = percent_encode(char, safe="", errors="replace")
+    advice = "write the host as xn--…" if is_in_host else f"write {encoded}"
+    return _bad_target(f"has {shown} at character {at + 1}", advice)
 
 
 def _is_host(host: str) -> bool:

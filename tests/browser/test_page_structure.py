@@ -209,3 +209,19 @@ def test_without_the_aggregator(open_api: OpenApi, page: Page) -> None:
     page.context.set_offline(False)
     expect(page.locator("#state")).to_have_attribute("data-state", "live")
     expect(page.locator("#banner-problem")).to_be_hidden()
+
+
+def test_weeks_and_months(api: Api, page: Page, banner: int) -> None:
+    api.put({(banner, hour_ago() - days * 86_400): 1 for days in (0, 90, 180)})
+    page.goto(f"{api.url}/#banner={banner}&range=365d")
+    expect(page.locator("#banner-total")).to_have_text("3")
+    expect(page.locator("#step")).to_contain_text("by day")
+    for name, fewest, most in (("week", 53, 54), ("month", 13, 13)):
+        page.locator("#by").select_option(label=name)
+        expect(page.locator("#step")).to_contain_text(f"by {name}")
+        points = int(page.locator("#series").get_attribute("data-points") or "0")
+        assert fewest <= points <= most
+        expect(page.locator("#banner-total")).to_have_text("3")
+    page.locator("#by").select_option(label="minute")
+    expect(page.locator("#banner-problem")).to_contain_text("use step=1h")
+    check_fits(page)

@@ -155,6 +155,26 @@ def test_bad_targets(api: Api, banner: int, target: str) -> None:
     check_refused(api, banner, put(api, banner, {"target_url": target}), "invalid_target")
 
 
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("https://example.org/sch\u00f6n", "'\u00f6' (U+00F6) at character 24: write %C3%B6"),
+        (
+            "https://b\u00fccher.example/",
+            "'\u00fc' (U+00FC) at character 10: write the host as xn--",
+        ),
+        ("https://example.org/a b", "' ' (U+0020) at character 22: write %20"),
+        ("https://example.org/\u200b", "U+200B at character 21: write %E2%80%8B"),
+        ("https://example.org/100%", "'%' (U+0025) at character 24: write %25"),
+        ("", "is empty"),
+    ],
+)
+def test_a_character_that_a_target_can_not_have_is_named(target: str, sentence: str) -> None:
+    with pytest.raises(Problem) as refused:
+        check_target(target)
+    assert sentence in refused.value.sentence
+
+
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_names(api: Api, banner: int, name: str) -> None:
     check_refused(api, banner, put(api, banner, {"name": name}), "invalid_name")
