@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from typing import Any
 
@@ -202,8 +203,8 @@ def test_another_coding_is_415(worker: Worker) -> None:
 
 
 def test_a_body_is_bounded_after_inflating(worker: Worker) -> None:
-    """A kilobyte may stand for a megabyte, and for no more."""
-    batch = ENCODE[JSON]([click(14)])
+    """A kilobyte may stand for a megabyte, and for no more: not in memory either."""
+    batch, before = ENCODE[JSON]([click(14)]), peak_kib(worker)
     for pack, coding in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
         with counts(worker, {14: 1}):
             whole = batch + b" " * (MAX_BODY - len(batch))
@@ -213,6 +214,13 @@ def test_a_body_is_bounded_after_inflating(worker: Worker) -> None:
                 assert (answer.status, answer.json["code"]) == (413, "body_too_large")
     many = gzip.compress(b" " * (MAX_BODY // 2)) * 3
     assert send_coded(worker, many, "gzip").status == 413
+    assert peak_kib(worker) - before < 32 << 10
+
+
+def peak_kib(worker: Worker) -> int:
+    """The most memory that the worker has had."""
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", worker.proc.joinpath("status").read_text())
+    return int(line)
 
 
 def test_a_damaged_stream_counts_nothing(worker: Worker) -> None:
