@@ -115,7 +115,8 @@ class Access:
 
     def host_refusal(self, caller: Caller) -> Problem | None:
         """421 for another name than ours. A program may leave `Host` out; a browser never does."""
-        return None if all(map(self._hosts.includes, caller.hosts)) else foreign_host()
+        given = filter(None, caller.hosts)  # Granian's ASGI has an empty one where there is none
+        return None if all(map(self._hosts.includes, given)) else foreign_host()
 
     def read_refusal(self, caller: Caller) -> Problem | None:
         """401 without a token that may read; those that may write may read too. Where everyone may

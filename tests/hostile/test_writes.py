@@ -146,3 +146,8 @@ def test_the_statistics_port_answers_to_its_own_names_alone(open_api: OpenApi) -
     for host in ("stats.example.org", "STATS.example.org:8081", "localhost:1", "[::1]", "10.1.2.3"):
         assert to_host(api.port, host, "GET", "/stats/17", None).status == 200, host
     assert to_host(api.port, "stats.example.org", "PUT", "/banners/17", ENTRY).status == 200
+    with connected(api.port) as connection:
+        connection.send(b"GET /readyz HTTP/1.0\r\n\r\n")  # as HAProxy checks it
+        checked = connection.answer()
+        assert checked is not None
+        assert checked.status == 200
