@@ -13,7 +13,7 @@ from clickmill import messages, wire
 from tests.support.aggregators import Bus, aggregator
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_system import doctor
-from tests.support.frames import with_features
+from tests.support.frames import of_another_version
 from tests.support.wait import eventually
 
 
@@ -34,7 +34,7 @@ def test_sources_that_wait_for_a_newer_aggregator(
         async with Bus(nats.url) as bus:
             worker = bus.worker()
             seq = worker.seal({1: 1})
-            await worker.publish(seq, raw=with_features(worker.spool[seq], 2))
+            await worker.publish(seq, raw=of_another_version(worker.spool[seq]))
 
     with aggregator(nats.url, database) as running:
         assert "has release" in checked(tmp_path, nats)
