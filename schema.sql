@@ -49,6 +49,11 @@ CREATE TABLE IF NOT EXISTS rollup_day (
     PRIMARY KEY (banner_id, day)
 );
 
+-- The names of the rollups before version 4, to be read alone. A release before 0.3 would otherwise
+-- make such tables at its start, and add to them instead of to these.
+CREATE OR REPLACE VIEW banner_hour AS SELECT banner_id, hour, clicks FROM rollup_hour OFFSET 0;
+CREATE OR REPLACE VIEW banner_day AS SELECT banner_id, day, clicks FROM rollup_day OFFSET 0;
+
 -- How far the rollups reach, one row.
 --   quarter, hour, day: the rollups hold everything before this moment; the rest is in minutes.
 --   quarter_from: where quarter-hours begin. Older ones are derived a day at a time, backwards.

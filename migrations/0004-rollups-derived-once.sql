@@ -12,6 +12,11 @@ ALTER INDEX IF EXISTS banner_day_by_time RENAME TO rollup_day_by_time;
 ALTER TABLE rollup_hour RESET (fillfactor);
 ALTER TABLE rollup_day RESET (fillfactor);
 
+-- The old names stay, to be read alone: a release before 0.3 that is started again would otherwise make
+-- these tables again, and add to them. OFFSET 0 makes a view that nothing can be written to.
+CREATE VIEW banner_hour AS SELECT banner_id, hour, clicks FROM rollup_hour OFFSET 0;
+CREATE VIEW banner_day AS SELECT banner_id, day, clicks FROM rollup_day OFFSET 0;
+
 CREATE TABLE rollup_mark (
     singleton    boolean     PRIMARY KEY DEFAULT true CHECK (singleton),
     closing      timestamptz NOT NULL,

@@ -144,7 +144,8 @@ def test_a_migration_that_dies_has_changed_nothing_and_is_done_by_the_next(datab
 
 
 def test_a_writer_of_the_release_before_writes_nothing_into_newer_tables(database: str) -> None:
-    """It has an open connection, and does not look at the version again."""
+    """It has an open connection, and does not look at the version again. A new connection of a
+    release that knows no version does not make the tables again either."""
     old_tables(database)
     apply(database)
     before = sql.counts(database)
@@ -153,9 +154,11 @@ def test_a_writer_of_the_release_before_writes_nothing_into_newer_tables(databas
             "INSERT INTO banner_minute AS t VALUES (1, date_trunc('minute', now()), 1)"
             " ON CONFLICT (banner_id, minute) DO UPDATE SET clicks = t.clicks + excluded.clicks"
         )
-        with pytest.raises(psycopg.errors.UndefinedTable):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
             old.execute("INSERT INTO banner_hour VALUES (1, date_trunc('hour', now()), 1)")
         old.rollback()
+    with pytest.raises(psycopg.errors.WrongObjectType):
+        sql.query(database, OLDEST)
     assert sql.counts(database) == before
 
 
