@@ -31,7 +31,7 @@ def test_a_section_and_its_page(tmp_path: Path) -> None:
     page = (tmp_path / "benchmarks.md").read_text()
     assert "Granian RSGI, 200 only" in page
     assert "not measured yet" in page  # the sections that were not run
-    assert "1,000 items an array" in page
+    assert "`POST /clicks`, 1,000 per array" in page
     assert (tmp_path / "benchmarks.svg").read_text().startswith("<svg")
 
 
