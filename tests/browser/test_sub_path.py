@@ -32,7 +32,9 @@ def test_the_pages_work_under_a_path(api: Api, tab: Watched, banner: int, tmp_pa
         url = f"http://127.0.0.1:{nginx.port}{PATH}"
         page.goto(f"{url}#banner={banner}")
         expect(page.locator("#state")).to_have_attribute("data-state", "live")
-        expect(page.locator("#seconds")).to_have_attribute("data-points", re.compile(r"^([2-9]|\d\d+)$"))
+        expect(page.locator("#seconds")).to_have_attribute(
+            "data-points", re.compile(r"^([2-9]|\d\d+)$")
+        )
         expect(page.locator("#banner-total")).to_have_text("1,234")
         with page.expect_download() as download:
             page.locator("#csv").click()
