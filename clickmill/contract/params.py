@@ -20,10 +20,10 @@ from clickmill.contract.problem import Problem, bad, quote
 MAX_FIELDS: Final = 1_100
 MAX_BODY_BYTES: Final = 64 * 1024
 """A statistics request with a longer body is a 413, on both ports."""
-HEADERS_BUFFER_BYTES: Final = 56 * 1024
-"""hyper's buffer for the request line and headers, on both ports: 56 KiB are always accepted, more
-than 64 KiB never, because it refuses with 431 when a read has filled the buffer. With a buffer of
-64 KiB the last read may bring as much again, and Granian's default accepts 420,000 bytes."""
+HEADERS_BUFFER_BYTES: Final = 32 * 1024
+"""hyper's buffer for the request line and headers, on both ports: 32 KiB are always accepted, more
+than 64 KiB never. It refuses with 431 when a read has filled the buffer, and the last read may
+bring as much again. Granian's default accepts 420,000 bytes."""
 MAX_VALUE_CHARS: Final = 200
 MAX_ID_DIGITS: Final = 20
 MAX_BATCH_ITEMS: Final = 10_000

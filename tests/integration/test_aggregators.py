@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any
 
-import pytest
-
 from clickmill import wire
 from tests.support import sql
 from tests.support.aggregators import (
@@ -26,14 +24,6 @@ from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
 from tests.support.proxy import running_proxy
 from tests.support.wait import aeventually, eventually
-
-STEPS = (
-    "aggregator.apply",
-    "aggregator.before_commit",
-    "aggregator.after_commit",
-    "aggregator.acknowledge",
-    "aggregator.broadcast",
-)
 
 
 async def load(workers: list[FakeWorker], until: Callable[[], bool]) -> None:
@@ -217,28 +207,6 @@ def test_it_survives_repeated_cuts_of_its_nats_connection(nats: NatsServer, data
 
         together(nats, database, [running], cut)
         assert running.process.poll() is None, "by itself, not by a new process"
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_each_step_it_counts_once(nats: NatsServer, database: str, step: str) -> None:
-    """`make soak ONLY=killed_around_commit` does it 200 times."""
-    with aggregator(nats.url, database):
-        pass  # makes stream and schema, so that the next ones come to work at once
-    with ExitStack() as stack:
-        members: list[Aggregator] = []
-
-        async def die_again_and_again(members: list[Aggregator]) -> None:
-            for n in range(2):
-                doomed = stack.enter_context(
-                    aggregator(nats.url, database, f"{step}=kill@{1 + n % 3}", wait=False)
-                )
-                members[:] = [doomed]
-                code = await asyncio.to_thread(doomed.wait, 30)
-                assert code == -SIGKILL, doomed.output[-2000:]
-            members[:] = [stack.enter_context(aggregator(nats.url, database, wait=False))]
-            await asyncio.to_thread(members[0].wait_ready)
-
-        together(nats, database, members, die_again_and_again)
 
 
 def test_the_connection_cut_at_every_third_commit(
