@@ -261,7 +261,8 @@ cdef class Fastpath:
         return True
 
     cdef object take(self, PendingClick click):
-        """The object that answers a click: the first caller gets it and finishes the click, others get None."""
+        """The object that answers a click. The first caller gets it and finishes the click; others
+        get None."""
         cdef object proto = click.proto
         click.proto = None
         click.future = None
