@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Final
 
 HOST: Final = "127.0.0.1"
-FIRST: Final = 10_000
+FIRST: Final = 10_250
+"""Above 10080, which browsers refuse to open (the Fetch standard's list of bad ports)."""
 END: Final = 32_000
 """Linux deals out ports from 32768 on, for port 0 and for connections going out."""
 BLOCK: Final = 250
