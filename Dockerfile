@@ -1,7 +1,7 @@
 # One image for all roles: `clickmill ingest`, `clickmill aggregator`, or the whole system with `up`. It
 # listens on all addresses of its container, so it needs tokens:
 #   docker run -e CLICKMILL_STATS_TOKEN=... -e CLICKMILL_WRITE_TOKEN=... clickmill
-FROM python:3.13-slim-bookworm AS build
+FROM python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8 AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -22,7 +22,7 @@ COPY stack stack
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
     && /opt/clickmill/bin/pip install --no-cache-dir --no-deps /wheel/*.whl
 
-FROM python:3.13-slim-bookworm
+FROM python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin clickmill \
     && install -d -o clickmill -g clickmill -m 700 /data
 COPY --from=build /opt/clickmill /opt/clickmill

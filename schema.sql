@@ -146,7 +146,7 @@ CREATE TABLE IF NOT EXISTS source_given_up (
 
 -- What could not be counted, with the evidence. reason begins with one word:
 --   unreadable: the bytes are no frame; clicks is NULL, since it can't be known
---   hole:       a lost range: frames that no spool has any more; clicks says how many are missing
+--   lost_range: frames that no spool has any more; clicks says how many are missing
 --   total:      the frame was counted, but its running total disagrees by this many clicks
 --   refused:    Postgres refused the frame's counts; clicks is their sum
 --   key:        another batch was counted with this batch's Idempotency-Key

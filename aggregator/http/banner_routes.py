@@ -65,6 +65,7 @@ async def banner_get(
 @put(
     "/banners/{banner_id:str}",
     operation_class=openapi.operation("register", body=openapi.ENTRY_BODY),
+    security=openapi.WRITES,
     responses=openapi.answers(Banner, 400, 404, 408, 413, 503),
 )
 async def banner_put(
@@ -79,6 +80,7 @@ async def banner_put(
 @patch(
     "/banners/{banner_id:str}",
     operation_class=openapi.operation("register", body=openapi.ENTRY_BODY),
+    security=openapi.WRITES,
     responses=openapi.answers(Banner, 400, 404, 408, 413, 503),
 )
 async def banner_patch(
@@ -94,6 +96,7 @@ async def banner_patch(
     "/banners/{banner_id:str}",
     status_code=204,
     operation_class=openapi.operation("register"),
+    security=openapi.WRITES,
     responses=openapi.answers(None, 400, 404, 503, status=204),
 )
 async def banner_delete(banner_id: FromPath[str], request: AnyRequest, parts: FromParts) -> None:

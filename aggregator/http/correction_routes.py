@@ -47,6 +47,7 @@ async def corrections_list(request: AnyRequest, parts: FromParts) -> Response[by
     "/corrections",
     status_code=201,
     operation_class=openapi.operation("corrections", body=openapi.CORRECTION_BODY),
+    security=openapi.WRITES,
     responses=openapi.answers(Correction, 400, 404, 408, 413, 503, status=201),
 )
 async def correction_post(request: AnyRequest, parts: FromParts) -> Response[bytes]:

@@ -32,6 +32,7 @@ from litestar.openapi.spec import (
     Parameter,
     RequestBody,
     Schema,
+    SecurityRequirement,
     SecurityScheme,
     Server,
     Tag,
@@ -211,6 +212,10 @@ def operation(
     return Described
 
 
+WRITES: Final[list[SecurityRequirement]] = [{}, {"writeToken": []}]
+"""The `security` of a handler that writes."""
+
+
 def answers(
     shape: Any, *errors: int, media_type: str = "application/json", status: int = 200
 ) -> Mapping[int, ResponseSpec]:
@@ -252,12 +257,17 @@ def _config() -> OpenAPIConfig:
         license=License(name="MIT", identifier="MIT"),
         components=Components(
             security_schemes={
-                "token": SecurityScheme(
+                "readToken": SecurityScheme(
                     type="http", scheme="bearer", description="where CLICKMILL_STATS_TOKEN is set"
-                )
+                ),
+                "writeToken": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="CLICKMILL_WRITE_TOKEN; without it, this machine alone may write",
+                ),
             }
         ),
-        security=[{}, {"token": []}],
+        security=[{}, {"readToken": []}],
         use_handler_docstrings=True,
         tags=[Tag(name=name, description=text) for name, text in TAGS.items()],
     )

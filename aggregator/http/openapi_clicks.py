@@ -144,6 +144,6 @@ def _operation(
         "tags": [TAG],
         "summary": summary,
         "responses": {**good, **bad},
-        "security": [{}, {"token": []}] if 401 in errors else [],
+        "security": [{}, {"writeToken": []}] if 401 in errors else [],
     }
     return operation | ({"requestBody": body} if body else {})

@@ -72,6 +72,7 @@ async def sources_list(request: AnyRequest, parts: FromParts) -> Response[bytes]
     "/sources/give-up",
     status_code=200,
     operation_class=openapi.operation("sources", body=openapi.GIVE_UP_BODY),
+    security=openapi.WRITES,
     responses=openapi.answers(SourceList, 400, 403, 404, 408, 409, 413, 503),
 )
 async def sources_give_up(request: AnyRequest, parts: FromParts) -> Response[bytes]:

@@ -29,7 +29,7 @@ def record(metrics: Metrics, batch: Sequence[Delivery], applied: Applied) -> Non
     for row in applied.quarantine:
         word = row.reason.partition(":")[0]
         metrics.quarantined.labels(word).inc()
-        if word in ("hole", "total"):
+        if word in ("lost_range", "total"):
             metrics.missing.inc(max(0, row.clicks or 0))
     _record_lag(metrics, batch, applied)
 

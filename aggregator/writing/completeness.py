@@ -107,23 +107,23 @@ class Progress:
 
     # --- facts ----------------------------------------------------------------------------------
 
-    def reload(self, marks: Mapping[UUID, tuple[Mark, int]], anew: bool) -> None:
+    def reload(self, marks: Mapping[UUID, tuple[Mark, int]], new_session: bool) -> None:
         """Take over the open sources of the table, as (mark, time of the last update).
 
-        `anew`: on a new session even marks that went back are believed (Postgres may have lost
+        `new_session`: even marks that went back are believed (Postgres may have lost
         commits); otherwise a commit of our own may have overtaken the reading.
         """
         before, self._open = self._open, {}
         for source, (mark, at) in marks.items():
             known = before.pop(source, None)
-            if not anew:
+            if not new_session:
                 self._came(known, mark)
             known = self._open[source] = known or _Source(mark, at)
             known.heard = max(known.heard, at)
             self._unseen.pop(source, None)
-            if anew and mark.last_seq < known.mark.last_seq:
+            if new_session and mark.last_seq < known.mark.last_seq:
                 known.begin(mark)  # what was committed is gone, and comes again
-            if anew or mark.last_seq >= known.mark.last_seq:
+            if new_session or mark.last_seq >= known.mark.last_seq:
                 known.advance(mark)
         # Workers that have sealed nothing yet have no row; the others are closed.
         self._open.update((u, s) for u, s in before.items() if s.mark.last_seq == 0)

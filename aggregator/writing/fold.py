@@ -261,10 +261,10 @@ class Walk:
     def _advance(self, i: int, seq: int, mark: Mark) -> Mark:
         """Take this frame as the next of its source, after a lost range if there is one."""
         frame, clicks = self._arrivals[i].frame, self._clicks[i]
-        hole = seq != mark.last_seq + 1
+        lost = seq != mark.last_seq + 1
         if frame is None:
-            if hole:
-                self._note(i, f"hole: frames {mark.last_seq + 1} to {seq - 1} are lost", None)
+            if lost:
+                self._note(i, f"lost_range: frames {mark.last_seq + 1} to {seq - 1} are lost", None)
             self._set_aside(i, seq)
             return mark._replace(last_seq=seq)
         self.applied.append(i)
@@ -272,8 +272,8 @@ class Walk:
         if frame.batch is not None:
             self.keys.saw(i, frame.batch, frame.sealed_at)
         missing = frame.total - clicks - mark.total
-        if hole:
-            self._note(i, f"hole: frames {mark.last_seq + 1} to {seq - 1} are lost", missing)
+        if lost:
+            self._note(i, f"lost_range: frames {mark.last_seq + 1} to {seq - 1} are lost", missing)
         elif missing:
             self._note(i, f"total: {frame.total}, not {mark.total + clicks}", missing)
         sealed_at = max(mark.sealed_at, frame.sealed_at)

@@ -21,7 +21,7 @@ from clickmill.build_info import BuildInfo
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 LAG_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800)
-QUARANTINE_REASONS: Final = ("unreadable", "hole", "total", "refused", "key", "late")
+QUARANTINE_REASONS: Final = ("unreadable", "lost_range", "total", "refused", "key", "late")
 
 
 def register_process(registry: CollectorRegistry) -> None:

@@ -125,7 +125,9 @@ class SourceReports:
         if first or not alone or self._round % ROUNDS_ALONE == 0:
             cursor = await connection.execute(_OPEN, binary=True)
             rows = await cursor.fetchall()
-            self._progress.reload({row[0]: (Mark(*row[1:6]), row[6]) for row in rows}, anew=first)
+            self._progress.reload(
+                {row[0]: (Mark(*row[1:6]), row[6]) for row in rows}, new_session=first
+            )
             self._progress.names_are({row[0]: row[7] for row in rows})
             self._named = {row[0] for row in rows if row[7]}
         await self._store_names(connection)

@@ -296,7 +296,7 @@ def test_seconds_unknown_to_the_aggregator_are_a_gap(open_api: OpenApi, tab: Wat
     ended = time.monotonic()
     eventually(lambda: time.monotonic() - ended > GAP_S, what="the gap is long enough to be seen")
     expect(seconds).to_have_attribute("data-gaps", "0")
-    api.call(lambda: api.progress.reload({}, anew=True))
+    api.call(lambda: api.progress.reload({}, new_session=True))
     expect(seconds).to_have_attribute("data-gaps", "1")
     expect(tab.page.locator("#rate")).to_have_text("0")
     tab.page.reload()

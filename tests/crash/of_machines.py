@@ -82,7 +82,7 @@ def slow_disk_at_minute_edges(stage: Stage, minutes: int) -> None:
 
 
 def spool_damaged(stage: Stage, times: int) -> None:
-    """A byte is flipped in what a dead worker left and nobody else has: the hole is reported."""
+    """A byte is flipped in what a dead worker left and nobody else has: it is reported as lost."""
     worker = stage.worker()
     stage.load()
     eventually(lambda: len(_frames(stage)) > 6, 20, "frames in the spool")
@@ -111,7 +111,7 @@ def spool_damaged(stage: Stage, times: int) -> None:
 
 def _reported(stage: Stage) -> int:
     rows = query(stage.dsn, "SELECT reason, clicks FROM quarantine")
-    return sum(clicks for reason, clicks in rows if reason.startswith("hole"))
+    return sum(clicks for reason, clicks in rows if reason.startswith("lost_range"))
 
 
 def _frames(stage: Stage) -> list[wire.Frame]:

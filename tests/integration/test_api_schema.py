@@ -21,7 +21,8 @@ from aggregator.http import (
     routes,
     source_routes,
 )
-from tests.support.fix_api import Api
+from tests.support.fix_api import Api, serve
+from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_worker import Worker, Workers
 from tests.support.raw import ask
 
@@ -99,3 +100,23 @@ def test_a_described_click_counts_and_has_its_methods(worker: Worker) -> None:
         for method in described:
             kind = [("Content-Type", "application/json")] if body else []
             assert ask(worker.port, method, target, body, kind).status in (200, 302), path
+
+
+def test_a_read_token_is_refused_where_the_document_wants_a_write_token(
+    postgres_server: PostgresServer,
+) -> None:
+    secured = {"stats_token": "may-read", "write_token": "may-write"}
+    with serve(postgres_server, **secured) as api:
+        api.client.headers["Authorization"] = "Bearer may-read"
+        found, wanted = set(), set()
+        for path, item in DOCUMENT["paths"].items():
+            if path in CLICK_PATHS or path == "/live":
+                continue
+            for method in {"get", "put", "post", "patch", "delete"} & set(item):
+                if item[method].get("security") == openapi.WRITES:
+                    wanted.add((method, path))
+                if api.client.request(method, path.format(banner_id=17)).status_code == 403:
+                    found.add((method, path))
+    assert found == wanted
+    assert len(wanted) == 5
+    assert DOCUMENT["paths"]["/clicks"]["post"]["security"] == openapi.WRITES

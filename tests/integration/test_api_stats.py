@@ -133,7 +133,7 @@ def test_weeks_and_months_of_a_zone(api: Api, banner: int) -> None:
 
 def test_csv_and_ndjson(api: Api, banner: int) -> None:
     api.put_range(banner, T0, [30, 12])
-    api.progress.reload({}, anew=True)
+    api.progress.reload({}, new_session=True)
     answer = api.get(f"/stats/{banner}", tsFrom=FROM, tsTo=TO, format="csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert f'filename="stats-{banner}.csv"' in answer.headers["content-disposition"]
@@ -203,10 +203,10 @@ def test_complete_through_is_the_known_value(api: Api, banner: int) -> None:
     sealed = datetime(2024, 12, 10, 12, 58, 3, 999_999, tzinfo=UTC)
     nanoseconds = int(sealed.timestamp()) * 10**9 + 999_999_000
     source = UUID("0195d1f4-3c00-7000-8000-000000000001")
-    api.progress.reload({source: (Mark(1, 5, nanoseconds, False), nanoseconds)}, anew=True)
+    api.progress.reload({source: (Mark(1, 5, nanoseconds, False), nanoseconds)}, new_session=True)
     try:
         answer = api.get(f"/stats/{banner}").json()
         assert answer["completeThrough"] == "2024-12-10T12:58:03Z"
         assert api.get("/top").json()["completeThrough"] == "2024-12-10T12:58:03Z"
     finally:
-        api.progress.reload({}, anew=True)
+        api.progress.reload({}, new_session=True)

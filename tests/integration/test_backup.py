@@ -257,7 +257,7 @@ def test_clicks_that_are_committed_during_a_backup_count_once(
     code, text = backups.run("restore", file, postgres_dsn=empty, data_dir=tmp_path)
     assert code == 0, text
     assert sql.counts(empty) == {BANNER: 32}
-    assert sql.quarantine(empty) == [(4, "hole", 1)]
+    assert sql.quarantine(empty) == [(4, "lost_range", 1)]
     for late in frames.values():
         apply(empty, late)
     assert sql.counts(empty) == {BANNER: 32}

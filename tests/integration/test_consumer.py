@@ -240,7 +240,7 @@ def test_frames_lost_forever_are_skipped_after_a_while_and_reported(
         assert running.metric("clickmill_clicks_missing_total") == 2 + 3 + 4
 
     on(nats, database, test)
-    assert sql.quarantine(database) == [(5, "hole", 9)]
+    assert sql.quarantine(database) == [(5, "lost_range", 9)]
     assert sql.counts(database) == {0: 2, 1: 2, 2: 3, 3: 4, 4: 10}
 
 

@@ -241,7 +241,7 @@ def test_void_waits_until_every_click_is_counted(books: Books) -> None:
     at = (FIRST + HOUR - 1) * 10**9
     held_back = {uuid4(): (Mark(1, 5, at, False), at)}
     try:
-        api.call(lambda: api.progress.reload(held_back, anew=True))
+        api.call(lambda: api.progress.reload(held_back, new_session=True))
         before = api.get("/stats/5").json()["completeThrough"]
         said = check_error(books.post(void=True, **span), 400, "not_complete")
         assert "completeThrough is 2024-12-10T00:59:59Z" in said
@@ -249,7 +249,7 @@ def test_void_waits_until_every_click_is_counted(books: Books) -> None:
         books.correct(clicksPerMinute=1, **span)
         assert api.get("/stats/5").json()["completeThrough"] == before
     finally:
-        api.call(lambda: api.progress.reload({}, anew=True))
+        api.call(lambda: api.progress.reload({}, new_session=True))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Source:
     def complete_through(self, moment: int) -> None:
         at = moment * 10**9
         marks = {self._source: (Mark(1, 5, at, False), at)}
-        self.api.call(lambda: self.api.progress.reload(marks, anew=True))
+        self.api.call(lambda: self.api.progress.reload(marks, new_session=True))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         )
         try:
             with Traffic(system.port, system.stats_port) as traffic:
-                eventually(lambda: fresh(prometheus), 20, "figures of every kind")
+                eventually(lambda: fresh(prometheus), 20, "metrics of every kind")
                 yield Watched(system, traffic, prometheus, reader)
         finally:
             prometheus.stop()

@@ -2,7 +2,7 @@
 
 The rules are the project's own with their durations a thirtieth. One system, in parts, so that
 each can be taken away: NATS, Postgres, ingest on a small disk of its own, an aggregator. Faults
-that don't disturb each other are made together. At the end the figures must be exact all the same.
+that don't disturb each other are made together. At the end all clicks must be counted.
 """
 
 from __future__ import annotations

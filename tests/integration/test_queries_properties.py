@@ -1,6 +1,6 @@
 """Statistics against the minutes themselves: whatever is asked, the sums are the same.
 
-Figures: three banners over days around both changes of daylight saving in three zones, as the
+Data: three banners over days around both changes of daylight saving in three zones, as the
 tables hold them; the oracle is a plain dictionary of (banner, minute).
 """
 
@@ -36,7 +36,7 @@ ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asi
 # Around each change: New York and Berlin in March, Lord Howe in April and October, and so on.
 CHANGES = ["2024-03-10", "2024-03-31", "2024-04-07", "2024-10-06", "2024-10-27", "2024-11-03"]
 BANNERS = (1, 2, 3)
-Figures = dict[tuple[int, int], int]
+Clicks = dict[tuple[int, int], int]
 WIDE = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -46,19 +46,19 @@ def unix(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
-def make_figures() -> Figures:
+def make_clicks() -> Clicks:
     chance = random.Random(5)
-    figures: Figures = {}
+    made: Clicks = {}
     for change in CHANGES:
         first = unix(change) - 86_400
         for banner in BANNERS:
             for minute in chance.sample(range(3 * 1440), 700):
-                figures[banner, first + 60 * minute] = chance.randint(1, 50)
-    return figures
+                made[banner, first + 60 * minute] = chance.randint(1, 50)
+    return made
 
 
-FIGURES = make_figures()
-FIRST = min(minute for _, minute in FIGURES)
+CLICKS = make_clicks()
+FIRST = min(minute for _, minute in CLICKS)
 moments = st.sampled_from(CHANGES).flatmap(
     lambda day: st.integers(-86_400, 3 * 86_400).map(lambda s: unix(day) + s)
 )
@@ -66,16 +66,16 @@ lengths = st.one_of(st.integers(0, 7_200), st.integers(0, 4 * 86_400), st.intege
 
 
 @pytest.fixture(scope="module")
-def figures(postgres_server: PostgresServer) -> Iterator[Api]:
+def data_api(postgres_server: PostgresServer) -> Iterator[Api]:
     with serve(postgres_server) as api:
-        api.put(FIGURES)
+        api.put(CLICKS)
         yield api
 
 
-def truth(banner: int, since: int, until: int) -> Figures:
+def truth(banner: int, since: int, until: int) -> Clicks:
     """What the range takes in: every minute that overlaps it."""
     first, end = since // 60 * 60, -(-until // 60) * 60 if until > since else since // 60 * 60
-    return {k: v for k, v in FIGURES.items() if k[0] == banner and first <= k[1] < end}
+    return {k: v for k, v in CLICKS.items() if k[0] == banner and first <= k[1] < end}
 
 
 def ask(api: Api, banner: int, since: int, until: int, **more: str) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def ask(api: Api, banner: int, since: int, until: int, **more: str) -> dict[str,
 @WIDE
 @given(st.sampled_from(BANNERS), moments, lengths, st.sampled_from(["1h", "1d"]))
 def test_totals_are_the_sum_of_the_minutes(
-    figures: Api, banner: int, since: int, length: int, step: str
+    data_api: Api, banner: int, since: int, length: int, step: str
 ) -> None:
-    got = ask(figures, banner, since, since + length, step=step)
+    got = ask(data_api, banner, since, since + length, step=step)
     assert got["Counts"] == sum(truth(banner, since, since + length).values())
 
 
@@ -99,10 +99,10 @@ def test_totals_are_the_sum_of_the_minutes(
     st.sampled_from(ZONES),
 )  # fmt: skip
 def test_every_bucket_is_the_sum_of_its_minutes(
-    figures: Api, banner: int, since: int, length: int, step: str, tz: str
+    data_api: Api, banner: int, since: int, length: int, step: str, tz: str
 ) -> None:
     until = since + length
-    filled = ask(figures, banner, since, until, step=step, tz=tz, fill="zero")
+    filled = ask(data_api, banner, since, until, step=step, tz=tz, fill="zero")
     points = [(unix(p["ts"].removesuffix("Z")), p["v"]) for p in filled["stats"]]
     edges = [at for at, _ in points] + [2**40]
     minutes = truth(banner, since, until)
@@ -110,7 +110,7 @@ def test_every_bucket_is_the_sum_of_its_minutes(
         inside = [v for (_, minute), v in minutes.items() if at <= minute < edges[n + 1]]
         assert clicks == sum(inside), (at, tz)
     assert filled["Counts"] == sum(minutes.values())
-    sparse = ask(figures, banner, since, until, step=step, tz=tz)
+    sparse = ask(data_api, banner, since, until, step=step, tz=tz)
     assert sparse["stats"] == [p for p in filled["stats"] if p["v"]]
 
 
@@ -120,15 +120,15 @@ def test_every_bucket_is_the_sum_of_its_minutes(
     st.sampled_from(list(STEPS)), st.sampled_from(ZONES),
 )  # fmt: skip
 def test_any_split_of_a_range_adds_up(
-    figures: Api, banner: int, since: int, parts: list[int], step: str, tz: str
+    data_api: Api, banner: int, since: int, parts: list[int], step: str, tz: str
 ) -> None:
     # Splits lie on minutes: a minute that two ranges overlap is in both, by the contract.
     edges = [since // 60 * 60]
     for part in parts:
         edges.append(edges[-1] + part * 60)
-    whole = ask(figures, banner, edges[0], edges[-1], step="1h")["Counts"]
+    whole = ask(data_api, banner, edges[0], edges[-1], step="1h")["Counts"]
     split = [
-        ask(figures, banner, a, b, step=step if b - a < 600_000 else "1d", tz=tz)["Counts"]
+        ask(data_api, banner, a, b, step=step if b - a < 600_000 else "1d", tz=tz)["Counts"]
         for a, b in pairwise(edges)
     ]
     assert sum(split) == whole
@@ -136,17 +136,17 @@ def test_any_split_of_a_range_adds_up(
 
 @pytest.mark.parametrize("tz", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_days_around_a_change_of_the_clock(figures: Api, tz: str, change: str) -> None:
+def test_days_around_a_change_of_the_clock(data_api: Api, tz: str, change: str) -> None:
     """Each local day is what its minutes say, by the date on a wall clock."""
     zone = ZoneInfo(tz)
     first = datetime.fromisoformat(change).replace(tzinfo=zone) - timedelta(days=1)
     last = first + timedelta(days=3)
     days: dict[str, int] = {}
-    for (banner, minute), clicks in FIGURES.items():
+    for (banner, minute), clicks in CLICKS.items():
         if banner == 1 and first.timestamp() <= minute < last.timestamp():
             name = datetime.fromtimestamp(minute, zone).date().isoformat()
             days[name] = days.get(name, 0) + clicks
-    got = ask(figures, 1, int(first.timestamp()), int(last.timestamp()), step="1d", tz=tz)
+    got = ask(data_api, 1, int(first.timestamp()), int(last.timestamp()), step="1d", tz=tz)
     seen = {
         datetime.fromisoformat(p["ts"]).astimezone(zone).date().isoformat(): p["v"]
         for p in got["stats"]
@@ -156,15 +156,15 @@ def test_days_around_a_change_of_the_clock(figures: Api, tz: str, change: str) -
 
 @pytest.mark.parametrize("tz", ZONES)
 @pytest.mark.parametrize("step", ["1w", "1mo"])
-def test_weeks_and_months_of_a_wall_calendar(figures: Api, tz: str, step: str) -> None:
+def test_weeks_and_months_of_a_wall_calendar(data_api: Api, tz: str, step: str) -> None:
     zone = ZoneInfo(tz)
     sums: dict[tuple[int, int], int] = {}
-    for (banner, minute), clicks in FIGURES.items():
+    for (banner, minute), clicks in CLICKS.items():
         if banner == 2:
             name = period(datetime.fromtimestamp(minute, zone), step)
             sums[name] = sums.get(name, 0) + clicks
-    until = max(minute for _, minute in FIGURES) + 60
-    got = ask(figures, 2, FIRST, until, step=step, tz=tz)
+    until = max(minute for _, minute in CLICKS) + 60
+    got = ask(data_api, 2, FIRST, until, step=step, tz=tz)
     seen = {
         period(datetime.fromisoformat(p["ts"]).astimezone(zone), step): p["v"] for p in got["stats"]
     }
@@ -175,12 +175,12 @@ def period(local: datetime, step: str) -> tuple[int, int]:
     return (local.year, local.month) if step == "1mo" else local.isocalendar()[:2]
 
 
-def test_several_banners_and_top_say_the_same(figures: Api) -> None:
+def test_several_banners_and_top_say_the_same(data_api: Api) -> None:
     for since, until in ((FIRST, FIRST + 86_400 * 300), (FIRST + 3_000, FIRST + 99_999)):
         sums = {b: sum(truth(b, since, until).values()) for b in BANNERS}
-        body = figures.get("/stats", tsFrom=since, tsTo=until, step="1d", tz="Asia/Kolkata").json()
+        body = data_api.get("/stats", tsFrom=since, tsTo=until, step="1d", tz="Asia/Kolkata").json()
         assert {b["bannerID"]: b["Counts"] for b in body["banners"]} == sums
-        ranked = figures.get("/top", tsFrom=since, tsTo=until).json()
+        ranked = data_api.get("/top", tsFrom=since, tsTo=until).json()
         assert {b["bannerID"]: b["Counts"] for b in ranked["top"]} == sums
         assert ranked["Counts"] == sum(sums.values())
 

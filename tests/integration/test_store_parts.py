@@ -70,7 +70,7 @@ def test_a_first_available_seq_applies_to_both_halves(database: str) -> None:
     with_store(database, test)
     assert sql.counts(database)[1] == 1 + 3
     assert sql.mark(database, a.id) == (10, 10)
-    assert sql.quarantine(database) == [(8, "hole", 6), (2, "refused", 1)]
+    assert sql.quarantine(database) == [(8, "lost_range", 6), (2, "refused", 1)]
 
 
 def test_a_readable_copy_is_taken_before_a_damaged_one_in_another_half(database: str) -> None:

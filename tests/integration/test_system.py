@@ -1,4 +1,4 @@
-"""The whole system, as `clickmill up` runs it: what dies comes back, and the figures stay exact."""
+"""The whole system, as `clickmill up` runs it: what dies comes back, and the counts stay exact."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_until_what_is_complete(api: Api, banner: int) -> None:
     nanoseconds = int(through.timestamp()) * 10**9
     api.put_range(banner, int(through.timestamp()) // 60 * 60 - 60, [30, 12])
     try:
-        api.call(lambda: api.progress.reload(held_back(nanoseconds), anew=True))
+        api.call(lambda: api.progress.reload(held_back(nanoseconds), new_session=True))
         for step, tz, until in (
             ("1m", "UTC", "2024-12-10T12:58:00Z"),
             ("1h", "UTC", "2024-12-10T12:00:00Z"),
@@ -177,7 +177,7 @@ def test_until_what_is_complete(api: Api, banner: int) -> None:
         api.call(api.progress.forget)
         check_error(api.get(f"/stats/{banner}", **ask), 503, "stats_unavailable")
     finally:
-        api.call(lambda: api.progress.reload({}, anew=True))
+        api.call(lambda: api.progress.reload({}, new_session=True))
 
 
 def held_back(nanoseconds: int) -> Any:

@@ -114,7 +114,7 @@ class Aggregator:
     generation: int = -1
 
     def look(self, postgres: Postgres) -> None:
-        """Read the marks anew: always on a new session, and now and then."""
+        """Read the marks again: always on a new session, and now and then."""
         self.marks = dict(postgres.state.marks)
         self.generation = postgres.generation
 

@@ -62,7 +62,7 @@ class Api:
         self._thread = threading.Thread(target=self._serve, name="api")
 
     def start(self) -> None:
-        self.progress.reload({}, anew=True)
+        self.progress.reload({}, new_session=True)
         self._thread.start()
         eventually(lambda: status(self.url + "/livez") == 200, START_SECONDS)
 

@@ -37,7 +37,7 @@ def ns(seconds: float) -> int:
 def begin() -> tuple[Progress, Clock]:
     clock = Clock()
     progress = Progress(clock)
-    progress.reload({}, anew=True)
+    progress.reload({}, new_session=True)
     return progress, clock
 
 
@@ -95,7 +95,7 @@ def test_a_worker_without_frames_is_known_by_its_first_heartbeat() -> None:
     progress.heard(SourceStatus(A, 0, ns(0)))
     clock.now = ns(2)
     assert progress.complete_through() == at(0)
-    progress.reload({}, anew=False)
+    progress.reload({}, new_session=False)
     assert progress.complete_through() == at(0), "the table knows nothing of it, and keeps quiet"
 
 
@@ -106,12 +106,12 @@ def test_a_source_is_complete_through_its_creation() -> None:
     progress.heard(SourceStatus(A, 0, 0, created_at=ns(1)))
     assert progress.complete_through() == at(1)
     progress.heard(SourceStatus(A, 3, 0, created_at=ns(1)))
-    progress.reload({A: (Mark(), START)}, anew=False)
+    progress.reload({A: (Mark(), START)}, new_session=False)
     assert progress.complete_through() == at(1), "a row that its first frame has made"
     clock.now = ns(6)
     progress.committed({A: Mark(3, 3, ns(4))})
     assert progress.complete_through() == at(4)
-    progress.reload({A: (Mark(), START)}, anew=True)
+    progress.reload({A: (Mark(), START)}, new_session=True)
     assert progress.complete_through() == at(1), "Postgres has lost what was committed"
 
 
@@ -186,9 +186,9 @@ def test_lower_marks_are_accepted_on_a_new_session_only() -> None:
     progress, _ = begin()
     progress.committed({A: Mark(9, 9, ns(0))})
     older = {A: (Mark(4, 4, ns(0)), START)}
-    progress.reload(older, anew=False)
+    progress.reload(older, new_session=False)
     assert progress.mark_of(A) == Committed(9, 9)
-    progress.reload(older, anew=True)
+    progress.reload(older, new_session=True)
     assert progress.mark_of(A) == Committed(4, 4)
 
 
@@ -198,7 +198,7 @@ def test_after_a_lower_mark_nothing_beyond_it_is_promised() -> None:
     progress.committed({A: Mark(9, 9, ns(8))})
     progress.heard(SourceStatus(A, 9, ns(9)))
     assert progress.complete_through() == at(9)
-    progress.reload({A: (Mark(4, 4, ns(3)), START)}, anew=True)
+    progress.reload({A: (Mark(4, 4, ns(3)), START)}, new_session=True)
     assert progress.complete_through() == at(3)
     progress.committed({A: Mark(9, 9, ns(8))})
     clock.now = ns(10)
@@ -244,7 +244,7 @@ def test_a_source_closed_elsewhere_is_dropped_at_the_next_reload() -> None:
     progress, clock = begin()
     clock.now = ns(5)
     progress.committed({A: Mark(1, 1, ns(1)), B: Mark(1, 1, ns(4))})
-    progress.reload({B: (Mark(1, 1, ns(4)), START)}, anew=False)
+    progress.reload({B: (Mark(1, 1, ns(4)), START)}, new_session=False)
     assert progress.complete_through() == at(4)
     assert progress.mark_of(A) is None
 
@@ -253,9 +253,13 @@ def test_the_rates_include_clicks_committed_by_any_aggregator() -> None:
     progress, _ = begin()
     progress.committed({A: Mark(1, 5, ns(0))})
     assert progress.rates.total == 5, "our own commit"
-    progress.reload({A: (Mark(2, 8, ns(1)), ns(1)), B: (Mark(1, 4, ns(1)), ns(1))}, anew=False)
+    progress.reload(
+        {A: (Mark(2, 8, ns(1)), ns(1)), B: (Mark(1, 4, ns(1)), ns(1))}, new_session=False
+    )
     assert progress.rates.total == 12, "and those of another aggregator, read from the table"
-    progress.reload({A: (Mark(1, 5, ns(0)), ns(0)), B: (Mark(1, 4, ns(1)), ns(1))}, anew=False)
+    progress.reload(
+        {A: (Mark(1, 5, ns(0)), ns(0)), B: (Mark(1, 4, ns(1)), ns(1))}, new_session=False
+    )
     assert progress.rates.total == 12, "a reading that our commit has overtaken"
     progress.committed({A: Mark(3, 10, ns(2), closed=True)})
     assert progress.rates.total == 14, "the last frame of a source"
@@ -266,11 +270,11 @@ def test_the_rates_include_clicks_committed_by_any_aggregator() -> None:
 def test_clicks_of_an_unobserved_time_are_not_counted_as_current() -> None:
     clock = Clock()
     progress = Progress(clock)
-    progress.reload({A: (Mark(9, 10**10, ns(-5)), ns(-5))}, anew=True)
+    progress.reload({A: (Mark(9, 10**10, ns(-5)), ns(-5))}, new_session=True)
     assert progress.rates.total == 0
     progress.forget()
     clock.now = ns(30)
-    progress.reload({A: (Mark(12, 10**10 + 99, ns(29)), ns(29))}, anew=True)
+    progress.reload({A: (Mark(12, 10**10 + 99, ns(29)), ns(29))}, new_session=True)
     assert progress.rates.total == 0
     clock.now = ns(33)
     assert [at - START // SECOND for at, _ in progress.rates.history()] == [1, 31, 32, 33]

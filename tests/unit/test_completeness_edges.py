@@ -21,7 +21,9 @@ def test_the_first_reading_of_the_table_says_all_there_is_to_know() -> None:
     progress = Progress(clock)
     progress.heard(SourceStatus(A, 3, ns(0)))
     clock.now = ns(5)
-    progress.reload({A: (Mark(3, 7, ns(2)), ns(4)), B: (Mark(1, 1, ns(1)), ns(3))}, anew=True)
+    progress.reload(
+        {A: (Mark(3, 7, ns(2)), ns(4)), B: (Mark(1, 1, ns(1)), ns(3))}, new_session=True
+    )
     assert (progress.complete_through(), progress.to_look_up()) == (at(1), [])
     assert progress.mark_of(A) == Committed(3, 7)
     assert progress.freshness_seconds() == 4
@@ -35,7 +37,7 @@ def test_what_cannot_be_read_any_more_is_not_known() -> None:
     progress.forget()
     assert progress.complete_through() is None
     assert progress.mark_of(A) is None
-    progress.reload({A: (Mark(1, 1, ns(0)), START)}, anew=True)
+    progress.reload({A: (Mark(1, 1, ns(0)), START)}, new_session=True)
     assert progress.mark_of(A) == Committed(1, 1)
 
 
@@ -43,7 +45,7 @@ def test_a_reading_that_our_own_commit_has_overtaken_takes_nothing_back() -> Non
     progress, clock = begin()
     clock.now = ns(9)
     progress.committed({A: Mark(9, 9, ns(8))})
-    progress.reload({A: (Mark(4, 4, ns(3)), START)}, anew=False)
+    progress.reload({A: (Mark(4, 4, ns(3)), START)}, new_session=False)
     assert progress.complete_through() == at(8)
 
 

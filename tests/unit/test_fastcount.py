@@ -1,6 +1,6 @@
 """The compiled counters against a twin in plain Python: the same steps, the same figures.
 
-The file is opened anew at any moment, as an adopter does after a death: what was counted is there.
+The file is opened again at any moment, as an adopter does after a death: what was counted is there.
 """
 
 from __future__ import annotations

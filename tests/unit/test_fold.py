@@ -158,7 +158,7 @@ def test_a_lost_range_below_the_first_available_seq_is_skipped_and_reported() ->
     assert folded.verdicts == [APPLIED, APPLIED]
     assert folded.marks[a.id][:2] == (5, 5)
     assert [(q.reason, q.clicks) for q in folded.quarantine] == [
-        ("hole: frames 2 to 3 are lost", 2)
+        ("lost_range: frames 2 to 3 are lost", 2)
     ]
 
 

@@ -75,7 +75,7 @@ def test_an_unreadable_frame_behind_a_hole_is_reported_with_the_hole() -> None:
     a.seq = 4
     damaged = a.unreadable()._replace(floor=5)
     assert fold({a.id: Mark(2, 7)}, [damaged], WINDOW).quarantine == [
-        Quarantined(a.id, 5, "hole: frames 3 to 4 are lost", None, damaged.raw),
+        Quarantined(a.id, 5, "lost_range: frames 3 to 4 are lost", None, damaged.raw),
         Quarantined(a.id, 5, "unreadable: the CRC does not match", None, damaged.raw),
     ]
 

@@ -114,7 +114,7 @@ def test_a_frame_behind_a_lost_range_waits_and_then_announces_it() -> None:
     outbox = holding(1, 2, 5, 6)
     outbox.acknowledge(1)
     outbox.acknowledge(2)
-    assert outbox.next_to_publish() is None, "NATS may still lose what is before the hole"
+    assert outbox.next_to_publish() is None, "NATS may still lose what is before the gap"
     outbox.committed(1, 1.0)
     assert outbox.next_to_publish() is None
     outbox.committed(2, 2.0)

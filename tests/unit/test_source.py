@@ -78,7 +78,7 @@ def frames_of(source: Source) -> list[wire.Frame]:
 
 
 def clicks_of(source: Source) -> Counter[tuple[int, int]]:
-    """Clicks by (minute, banner), of frames that follow each other without a hole."""
+    """Clicks by (minute, banner), of frames that follow each other without a gap."""
     sums: Counter[tuple[int, int]] = Counter()
     total = 0
     for n, frame in enumerate(frames_of(source), 1):
