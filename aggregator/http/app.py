@@ -7,6 +7,7 @@ can put its own clock or pool there.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -147,7 +148,7 @@ def build_app(deps: Deps) -> ASGIApp:
         max_banner_id=deps.max_banner_id,
         sources=deps.sources,
         files=files,
-        document=openapi.document(described, deps.click_url),
+        document=functools.cache(lambda: openapi.document(described, deps.click_url)),
     )
     app = Litestar(
         route_handlers=[*described, *pages.HANDLERS],

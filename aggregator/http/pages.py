@@ -10,7 +10,6 @@ Not the framework's static files: those neither compress nor answer If-None-Matc
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -58,7 +57,7 @@ def _read(path: Path) -> File:
     if len(body) > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {len(body)} bytes: at most {MAX_FILE_BYTES} are served")
     etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-    return File(_TYPES[path.suffix], body, gzip.compress(body, 6, mtime=0), etag)
+    return File(_TYPES[path.suffix], body, etag)
 
 
 def html(files: Mapping[str, File], path: str, locked: bool) -> Answer:
@@ -122,7 +121,7 @@ async def page_file(name: FromPath[str], request: AnyRequest, parts: FromParts) 
 @get("/openapi.json", include_in_schema=False)
 async def document(parts: FromParts) -> Response[bytes]:
     """The OpenAPI document."""
-    return respond(Answer(200, JSON, parts.document))
+    return respond(Answer(200, JSON, parts.document()))
 
 
 HANDLERS: Final = [page, page_file, document]

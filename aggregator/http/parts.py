@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import cached_property
+from typing import TypeAlias
 
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
@@ -17,13 +19,18 @@ from aggregator.reading.live import Live
 from clickmill import messages
 
 
-class File(NamedTuple):
+@dataclass(frozen=True)
+class File:
     """A file of the pages as it is sent."""
 
     content_type: str
     body: bytes
-    zipped: bytes
     etag: str
+
+    @cached_property
+    def zipped(self) -> bytes:
+        """The body with gzip, compressed when first asked for, not at the start."""
+        return gzip.compress(self.body, 6, mtime=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +49,8 @@ class Parts:
     """Lists sources, or gives some up. Raises Problem."""
     files: Mapping[str, File]
     """The files of the pages, by name."""
-    document: bytes
-    """The OpenAPI document."""
+    document: Callable[[], bytes]
+    """Makes the OpenAPI document, once."""
 
 
 FromParts: TypeAlias = NamedDependency[SkipValidation[Parts]]

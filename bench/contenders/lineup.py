@@ -6,6 +6,7 @@ A contender whose program is not here raises MissingProgramError, and the report
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bench.load.programs import MissingProgramError
 
 HERE = Path(__file__).parent
 GO_SOURCES = HERE / "go"
+BEFORE_DIR = "BENCH_BEFORE"
 NGINX_MODULES = Path("/usr/lib/nginx/modules")
 
 
@@ -104,8 +106,14 @@ ORDINARY = Contender(
     "the same with CLICKMILL_FASTPATH=false: a coroutine on the event loop for each click",
     lambda: Clickmill({"FASTPATH": "false"}),
 )  # fmt: skip
+BEFORE = Contender(
+    "before", "Clickmill of another commit",
+    f"the same, from the installed checkout that {BEFORE_DIR} names",
+    lambda: Clickmill(checkout=Path(os.environ[BEFORE_DIR]).resolve()),
+)  # fmt: skip
 CONTENDERS = (
     CLICKMILL,
+    *([BEFORE] if BEFORE_DIR in os.environ else []),
     ORDINARY,
     Contender(
         "granian", "Granian RSGI, 200 only",

@@ -77,13 +77,17 @@ class Server:
         self.stop()
 
     def spawn(
-        self, command: Sequence[str], core: int | None, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        core: int | None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
     ) -> subprocess.Popen[bytes]:
         """Start one process, tied to a core unless that is None."""
         pinned = ["taskset", "-c", str(core)] if core is not None else []
         process = subprocess.Popen(
             [*pinned, *command],
-            cwd=ROOT,
+            cwd=cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import psycopg
 from bench.harness import machine
 from bench.harness.servers import (
     LOAD_CORE,
+    ROOT,
     SERVER_CORE,
     START_SECONDS,
     Server,
@@ -35,11 +37,13 @@ class Clickmill(Server):
         self,
         settings: Mapping[str, str] | None = None,
         worker_cores: Sequence[int] | None = (SERVER_CORE,),
+        checkout: Path | None = None,
     ) -> None:
         """`settings` are CLICKMILL_… names without the prefix.
 
         One worker for each of `worker_cores`, tied to it; None leaves number and place of the
-        workers, and the place of everything else, as `clickmill up` has them.
+        workers, and the place of everything else, as `clickmill up` has them. `checkout`: another
+        one with an environment of its own in `.venv`, whose system is started instead of ours.
         """
         super().__init__(free_port())
         self.stats_port = free_port()
@@ -53,7 +57,8 @@ class Clickmill(Server):
         }
         env = {f"CLICKMILL_{name}": value for name, value in values.items()}
         core = LOAD_CORE if worker_cores else None
-        self.spawn([sys.executable, "-m", "stack.cli", "up"], core, env)
+        python = str(checkout / ".venv/bin/python") if checkout else sys.executable
+        self.spawn([python, "-m", "stack.cli", "up"], core, env, checkout or ROOT)
         self.wait_listening()
         self._wait_ready()
         for pid, worker_core in zip(self.clicking(), worker_cores or (), strict=False):
