@@ -28,13 +28,13 @@ page: $(PAGE) ## fetch the libraries of the live page from the npm registry
 up: $(VENV)/.built $(PAGE) ## run the whole system in the foreground (ARGS="--port 9000")
 	@exec $(PY) -m stack.cli up $(ARGS)
 
-# Tests share nothing: each has its own ports, directories and database. They mostly wait, so three
+# Tests share nothing: each has its own ports, directories and database. They mostly wait, so four
 # run in parallel on two cores; tests/support/order.py starts the long ones first. Unit tests
 # (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus. The tests of the Helm
 # chart have their own target.
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
-test: JOBS ?= 3
+test: JOBS ?= 4
 test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(PAGE_LINT)/node_modules/.built $(VENV)/.os-test) ## run all tests against real NATS and Postgres
 	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from tests.browser.test_clicks_from_pages import LANDING, browser, site
 from tests.browser.test_live_page import DESKTOP, TIMEOUT_MS, Watched
 from tests.support.fix_browser import Site
 from tests.support.fix_system import System, SystemFactory
+from tests.support.wait import eventually
 
 __all__ = ["browser", "site"]
 WAYS = ("script", "redirect", "pixel", "fetch", "curl", "python")
@@ -35,9 +37,12 @@ def tab(browser: Browser) -> Iterator[Watched]:
 
 
 def copied(page: Page, way: str, nth: int = -1) -> str:
-    """What is in the clipboard after a click on the button of this way."""
+    """What comes into the clipboard after a click on the button of this way."""
+    page.evaluate("navigator.clipboard.writeText('')")
     page.locator(f"[data-way={way}] button").nth(nth).click()
-    return str(page.evaluate("navigator.clipboard.readText()"))
+    read = functools.partial(page.evaluate, "navigator.clipboard.readText()")
+    eventually(lambda: read() != "", 10, "a text is in the clipboard")
+    return str(read())
 
 
 def use(way: str, text: str, other: Page, site: Site, tmp_path: Path) -> None:
