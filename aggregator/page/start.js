@@ -121,7 +121,9 @@ function element(tag, values, ...content) {
  */
 function copyable(what, copied) {
   const code = element("code", {});
-  const button = element("button", { type: "button", className: "quiet" }, "Copy");
+  // Until there is a text to copy.
+  const values = { type: "button", className: "quiet", disabled: true };
+  const button = element("button", values, "Copy");
   button.ariaLabel = `Copy: ${what}`;
   button.addEventListener("click", () => copy(code).then(copied));
   // A keyboard must be able to scroll a long line.
@@ -164,6 +166,7 @@ function fill() {
     codes[0].textContent = WAYS[way].text(base, banner);
     if (codes[1]) codes[1].textContent = register(ROOT.href, banner);
   }
+  for (const button of $("ways").querySelectorAll("button")) button.disabled = false;
   history.replaceState(null, "", `#banner=${banner}`);
 }
 
