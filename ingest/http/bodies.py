@@ -8,20 +8,24 @@ Why apart: Granian has two ways to read a body, and each is wrong somewhere. Rea
 of unknown length fills the memory; read piece by piece, one that breaks off looks nearly like one
 that ended. So a body that is kept and has a length is read at once, and every other one piece by
 piece; pieces that are not needed are dropped.
+
+A connection is closed when nobody holds its body any more. So no exception of here may end up in a
+reference cycle: its traceback holds the body, until the garbage collector comes by.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
 from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large, too_many
 from ingest.http.responses import CLOSE
 
+T = TypeVar("T")
 SMALL_BYTES: Final = 64 * 1024
 MAX_LARGE_BODIES: Final = 64
 """Bodies over SMALL_BYTES that are kept at the same time, in one worker."""
@@ -53,8 +57,8 @@ class Bodies:
             raise _too_many()
         self._large += large
         try:
-            async with self._in_time():
-                return await (_chunked(headers, proto, limit) if length is None else _whole(proto))
+            body = _chunked(headers, proto, limit) if length is None else _whole(proto)
+            return await self._in_time(body)
         finally:
             self._large -= large
 
@@ -63,8 +67,7 @@ class Bodies:
         length = _length(headers, limit)
         if length == 0:
             return
-        async with self._in_time():
-            taken, ends = await _pieces(proto, limit, None)
+        taken, ends = await self._in_time(_pieces(proto, limit, None))
         is_whole = taken == length if length is not None else _is_end(headers, ends)
         if not is_whole:
             raise cut()
@@ -80,16 +83,15 @@ class Bodies:
         self._lingering += 1
         with suppress(Problem):
             try:
-                async with self._in_time():
-                    await _pieces(proto, LINGER_MAX_BYTES, None)
+                await self._in_time(_pieces(proto, LINGER_MAX_BYTES, None))
             finally:
                 self._lingering -= 1
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, taking: Coroutine[Any, Any, T]) -> T:
+        """No context manager: on Python 3.12 and up that one's frames are such a cycle."""
         try:
             async with asyncio.timeout(self._timeout):
-                yield
+                return await taking
         except (
             TimeoutError,
             asyncio.CancelledError,
