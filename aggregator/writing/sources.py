@@ -114,7 +114,8 @@ def to_give_up(sources: list[OpenSource], name: str) -> list[OpenSource]:
             HTTPStatus.CONFLICT,
             "source_is_alive",
             f"{alive[0].node or alive[0].source} lives, its last heartbeat is no more than 10 s "
-            "old: stop it, or let its workers adopt what is left there; nothing was changed",
+            "old: stop it, or let its workers adopt what is left there. If two machines have this "
+            "name, first give the one that lives another CLICKMILL_NODE. Nothing was changed",
         )
     return chosen
 
