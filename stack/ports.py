@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
+from pathlib import Path
+from typing import Final
 
 from stack.errors import PortTakenError, StackError
 
+FIRST: Final = 20_000
+TRIES: Final = 100
+CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The ports that Linux gives to outgoing connections, and to a bind to port 0."""
+
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now. Bind it soon: it is not reserved."""
-    with socket.socket(_family(host)) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    """A port that is free now. Bind it soon: it is not reserved.
+
+    Where the machine's settings allow it, no outgoing connection can take it either: otherwise one
+    may have it at the moment at which a server starts again.
+    """
+    below = range(FIRST, _first_of_connections())
+    drawn = secrets.SystemRandom().sample(below, min(TRIES, len(below)))
+    for port in (*drawn, 0):
+        with socket.socket(_family(host)) as sock:
+            try:
+                sock.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return int(sock.getsockname()[1])
+    raise StackError(f"Every port of address {host} is in use.")
+
+
+def _first_of_connections() -> int:
+    try:
+        return int(CONNECTIONS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return FIRST
 
 
 def check_free(host: str, port: int, flag: str) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness.servers import ROOT, SERVER_CORE, CountingServer, Server, free_port
+from bench.harness.servers import ROOT, SERVER_CORE, CountingServer, Server
 from bench.harness.system import Clickmill
 from bench.load import programs
 from bench.load.programs import MissingProgramError
+from stack.ports import free_port
 
 HERE = Path(__file__).parent
 GO_SOURCES = HERE / "go"

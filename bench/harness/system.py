@@ -20,10 +20,10 @@ from bench.harness.servers import (
     START_SECONDS,
     Server,
     ServerError,
-    free_port,
     wait_until,
 )
 from bench.load.statistics import StatsClient
+from stack.ports import free_port
 
 WORKER_NAME = "ingest-"
 CALM_NICENESS = 10

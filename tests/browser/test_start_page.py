@@ -56,6 +56,7 @@ def use(way: str, text: str, other: Page, site: Site, tmp_path: Path) -> None:
         if way in ("script", "redirect"):
             other.route("https://example.org/**", lambda route: route.fulfill(body="landed"))
             other.click("text=My link")
+            other.wait_for_url("https://example.org/**")
 
 
 def not_by_another_banner(running: System, page: Page) -> None:

@@ -129,7 +129,7 @@ def test_a_start_waits_for_a_server_that_is_stopping(own_postgres: PostgresServe
     stop = threading.Timer(0.5, own_postgres.signal, [signal.SIGQUIT])
     stop.start()
     again = PostgresServer(own_postgres.server.cwd.parent)
-    assert not own_postgres.still_runs()
+    eventually(lambda: not own_postgres.still_runs(), 5, "it is gone, a moment after its lock file")
     again.start()
     again.stop()
 

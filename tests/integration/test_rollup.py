@@ -102,6 +102,7 @@ def test_minutes_are_rolled_up_once_their_time_is_complete(tables: str) -> None:
     chance, a = random.Random(1), FakeSource()
     first = floor(now(), HOUR) - 27 * HOUR
     put_mark(tables, first)
+    due = rollup.due(now(), now() + HOUR)
 
     async def test(store: Store) -> None:
         await store.apply([clicks_at(a, chance, first + n * QUARTER) for n in range(27 * 4)])
@@ -111,7 +112,7 @@ def test_minutes_are_rolled_up_once_their_time_is_complete(tables: str) -> None:
 
     with_store(tables, test)
     reached = marks(tables)
-    assert reached["quarter"] == rollup.due(now(), now() + HOUR)
+    assert due <= reached["quarter"] <= rollup.due(now(), now() + HOUR)
     assert reached["hour"] == floor(reached["quarter"], HOUR)
     assert reached["day"] == floor(reached["hour"], DAY)
     assert rows(tables, "quarter") >= 27 * 4 * BANNERS - 5 * BANNERS
@@ -278,9 +279,10 @@ def test_a_death_at_any_step_changes_nothing(tables: str, step: str) -> None:
         deaths += roll(f"{step}=kill@{passage}") != 0
         sql.assert_rollups_equal_minutes(tables)
     assert deaths
+    due = rollup.due(now(), now())
     assert roll("") == 0
     sql.assert_rollups_equal_minutes(tables)
-    assert marks(tables)["quarter"] == rollup.due(now(), now())
+    assert due <= marks(tables)["quarter"] <= rollup.due(now(), now())
     assert sum(sql.counts(tables).values()) == a.total
 
 

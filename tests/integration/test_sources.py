@@ -65,9 +65,9 @@ def test_a_lost_machine_is_named_and_given_up_and_may_come_back(
 
             refused = sources(nats, "give-up", "lost-one")
             assert refused.returncode == 1
-            said = " ".join(refused.stderr.split())
-            assert "lives" in said, said
-            assert "have this name, first give the one that lives another CLICKMILL_NODE" in said
+            why = " ".join(refused.stderr.split())
+            assert "lives" in why, why
+            assert "have this name, first give the one that lives another CLICKMILL_NODE" in why
             assert sources(nats, "give-up", "no-such").returncode == 1
             assert sql.query(database, GIVEN_UP) == []
             assert sql.query(database, "SELECT count(*) FROM source WHERE closed") == [(0,)]

@@ -3,8 +3,8 @@
 Why not port 0: a port that was found free and let go of may be dealt to the next who asks, and
 our workers listen with SO_REUSEPORT, so that two systems would share it in silence and count
 each other's clicks. So every process takes a block of ports for itself, below those that the
-kernel deals out, and goes round in it. Holding the block's first port is what makes it ours; it
-ends with the process.
+kernel and the supervisor deal out, and goes round in it. Holding the block's first port is what
+makes it ours; it ends with the process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 FIRST: Final = 10_250
 """Above 10080, which browsers refuse to open (the Fetch standard's list of bad ports)."""
-END: Final = 32_000
-"""Linux deals out ports from 32768 on, for port 0 and for connections going out."""
+END: Final = 20_000
+"""The supervisor takes the ports of its own servers from here on (`stack.ports`)."""
 BLOCK: Final = 250
 
 

@@ -1,4 +1,4 @@
-"""The tests' own ports: no two processes may be given the same one."""
+"""Free ports: those of the supervisor, and the tests' own, which no two processes may share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from stack import ports as stack_ports
 from tests.support import ports
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +38,36 @@ def test_a_port_with_a_listener_is_left_out_even_where_it_would_be_shared() -> N
         listener.bind((ports.HOST, taken))
         listener.listen()
         assert taken not in {ports.free_port() for _ in range(ports.BLOCK)}
+
+
+def test_no_outgoing_connection_can_take_the_port_of_an_embedded_server() -> None:
+    first = int(stack_ports.CONNECTIONS.read_text().split()[0])
+    assert all(ports.END <= stack_ports.free_port() < first for _ in range(50))
+
+
+def test_of_two_ports_the_free_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    taken = next(port for port in iter(ports.free_port, 0) if is_free(port + 1))
+    settings = tmp_path / "ip_local_port_range"
+    settings.write_text(f"{taken + 2}\t60999\n")
+    monkeypatch.setattr(stack_ports, "FIRST", taken)
+    monkeypatch.setattr(stack_ports, "CONNECTIONS", settings)
+    with socket.create_server((ports.HOST, taken)):
+        assert {stack_ports.free_port() for _ in range(20)} == {taken + 1}
+
+
+@pytest.mark.parametrize("text", ["1024\t65535\n", "?", None])
+def test_any_free_port_where_connections_may_take_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
+    settings = tmp_path / "ip_local_port_range"
+    if text is not None:
+        settings.write_text(text)
+    monkeypatch.setattr(stack_ports, "CONNECTIONS", settings)
+    drawn = {stack_ports.free_port() for _ in range(5)}
+    assert min(drawn) >= 1024
+    assert all(map(is_free, drawn))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((ports.HOST, port)) != 0
