@@ -10,10 +10,8 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from litestar import Litestar
-from litestar.config.compression import CompressionConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
@@ -29,6 +27,7 @@ from aggregator.http import (
     routes,
     source_routes,
 )
+from aggregator.http.compression import compressing
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
     Middleware,
@@ -50,10 +49,6 @@ from clickmill.contract.access import Access, Hosts
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem
 from clickmill.contract.tokens import Tokens
-
-# 421 KB of minutes became 57 KB in 1.4 ms at level 1, and 47 KB in 40 ms at level 9.
-GZIP_LEVEL: Final = 1
-GZIP_FROM_BYTES: Final = 1_024
 
 
 async def _nobody(_: int, __: str | None) -> None:
@@ -158,13 +153,7 @@ def build_app(deps: Deps) -> ASGIApp:
             HTTPException: on_framework_error,
             Exception: on_defect,
         },
-        # Pages' files are compressed once, and events must not wait for more of them.
-        compression_config=CompressionConfig(
-            "gzip",
-            minimum_size=GZIP_FROM_BYTES,
-            gzip_compress_level=GZIP_LEVEL,
-            exclude=["^/page/", "^/live$"],
-        ),
+        middleware=[compressing],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,

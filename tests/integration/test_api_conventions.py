@@ -155,22 +155,6 @@ def test_pages_come_from_this_host_alone(api: Api) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_large_answers_are_compressed_and_events_are_not(api: Api, banner: int) -> None:
-    api.put_range(banner, 1_733_835_360, [1] * 200)
-    ask = {"tsFrom": 1_733_835_360, "tsTo": 1_733_847_360}
-    for form in ("json", "csv", "ndjson"):
-        answer = api.get(f"/stats/{banner}", **ask, format=form)
-        assert answer.headers["content-encoding"] == "gzip", form
-        assert "accept-encoding" in answer.headers["vary"].lower()
-        plain = httpx.get(answer.url, headers={"Accept-Encoding": "identity"})
-        assert "content-encoding" not in plain.headers
-        if form == "csv":
-            assert plain.text.count(f",{banner},1") == answer.text.count(f",{banner},1") == 200
-    assert "content-encoding" not in api.get("/livez").headers
-    with httpx.stream("GET", api.url + "/live") as events:
-        assert "content-encoding" not in events.headers
-
-
 def test_a_page_with_a_slash_at_its_end_is_redirected(api: Api) -> None:
     """Its links are relative: there they would lead astray."""
     answer = api.client.get("/docs/")
