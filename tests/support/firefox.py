@@ -114,6 +114,7 @@ class Firefox:
 
     def close(self) -> None:
         self._send("Marionette:Quit", {"flags": ["eForceQuit"]})
+        self._stream.close()
         self._socket.close()
         self._process.wait(STOP_S)
         self._log.close()
