@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import numpy as np
 import psycopg
 from psycopg import AsyncConnection
 
@@ -167,8 +166,9 @@ class Store:
                     if done is not None:
                         applied.seconds.append(time.monotonic() - began)
                         return done
-            except psycopg.errors.CheckViolation as error:
-                # A partition that was there is gone; the next connection looks again.
+            except (psycopg.errors.CheckViolation, psycopg.errors.UniqueViolation) as error:
+                # A partition that was there is gone, or a writer with the same slot has added a
+                # row that was not there; the next connection looks again.
                 await self._retry_later(error, backoff)
             except VALUE_ERRORS:
                 raise
@@ -256,16 +256,14 @@ class Store:
         return Window(now - self._behind, now + AHEAD_MINUTES, now - own)
 
     def _days_missing(self, rows: Rows) -> set[int]:
-        if not len(rows.when):
-            return set()
-        return set(np.unique(rows.when // sql.MINUTES_PER_DAY).tolist()) - self._days
+        return {day for day, _ in rows.split(sql.MINUTES_PER_DAY)} - self._days
 
     async def _write(self, connection: AsyncConnection[Any], folded: Folded, closing: int) -> None:
         late = folded.rows.before(closing)
         async with connection.pipeline():
-            if len(folded.rows.when):
-                columns = sql.row_columns(folded.rows, self._slot)
-                await connection.execute(sql.UPSERT_MINUTES, columns)
+            for day, rows in folded.rows.split(sql.MINUTES_PER_DAY):
+                columns = sql.row_columns(rows, self._slot)
+                await connection.execute(sql.merge_minutes(day), columns)
             if len(late.when):
                 await connection.execute(sql.INSERT_LATE, sql.row_columns(late))
             if folded.marks:
@@ -277,7 +275,7 @@ class Store:
         if self._connection is None:
             self._known.clear()
             self._days.clear()
-            self._connection = await postgres.connect(self._dsn, "writer")
+            self._connection = await postgres.connect(self._dsn, "writer", **sql.BY_KEY)
             await migrations.heal_schema(self._connection, self._dsn)
             self._slot = await take_slot(self._connection)
             if self.retries:

@@ -7,6 +7,7 @@ point: sums go through float64 (`bincount`, the fastest way) only while the gran
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -37,6 +38,14 @@ class Rows(NamedTuple):
         """The rows of earlier times."""
         end = int(np.searchsorted(self.when, when))
         return Rows(self.when[:end], self.banner[:end], self.clicks[:end])
+
+    def split(self, length: int) -> Iterator[tuple[int, Rows]]:
+        """(number, rows) of each period of that length, such as a day, with rows in it."""
+        periods = self.when // length
+        starts = np.flatnonzero(np.diff(periods, prepend=periods[:1] - 1)).tolist()
+        for start, end in itertools.pairwise([*starts, len(periods)]):
+            rows = Rows(self.when[start:end], self.banner[start:end], self.clicks[start:end])
+            yield int(periods[start]), rows
 
 
 NO_ROWS: Final = Rows(*[np.zeros(0, dtype=np.int64)] * 3)

@@ -19,7 +19,7 @@ from psycopg import AsyncConnection, IsolationLevel
 
 from aggregator.postgres.connection import session
 from aggregator.writing.rollup import roll_up
-from aggregator.writing.statements import UPSERT_MINUTES, row_columns
+from aggregator.writing.statements import merge_minutes, row_columns
 from aggregator.writing.sums import Rows
 from bench.harness.servers import end_on_sigterm
 from bench.harness.system import Clickmill
@@ -55,7 +55,7 @@ async def write_days(connection: Connection, banners: int, days: int, commits: i
     for minute in range(first, midnight):
         rows = Rows(np.full(banners, minute), ids, np.full(banners, CLICKS))
         for _ in range(commits):
-            await connection.execute(UPSERT_MINUTES.encode(), row_columns(rows))
+            await connection.execute(merge_minutes(minute // MINUTES_A_DAY), row_columns(rows))
 
 
 async def roll_up_days(connection: Connection, days: int) -> None:
