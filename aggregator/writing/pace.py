@@ -16,20 +16,22 @@ LINGER_S: Final = 0.03
 """Workers flush once a second: a few hundredths are not noticed, and save a commit for each."""
 FEW_ROWS: Final = 2_000
 """Up to here a commit costs about as much as an empty one, so waiting would save nothing."""
-SHARE: Final = 0.1
+SHARE: Final = 0.08
 """The part of the time that commits may take before the interval stretches."""
-MOST_SHARE: Final = 0.5
-"""The same where the interval is at half of its maximum: others need Postgres and the disk, too."""
+MOST_SHARE: Final = 0.7
+"""The same where interval and commit are comfortable: others need Postgres and the disk, too."""
+COMFORTABLE: Final = 0.4
+"""The part of the maximum that interval and commit take together, while MOST_SHARE allows it."""
 
 
 def interval(rows: int, seconds: float, longest_s: float) -> float:
     """Seconds from the beginning of a commit, which wrote these rows, to that of the next.
 
-    A click waits for an interval and a commit: for half of `longest_s`, while that is enough.
+    A click waits for an interval and a commit.
     """
     if rows <= FEW_ROWS:
         return min(LINGER_S, longest_s)
-    comfortable = max(longest_s / 2 - seconds, seconds / MOST_SHARE)
+    comfortable = max(longest_s * COMFORTABLE - seconds, seconds / MOST_SHARE)
     return min(longest_s, max(LINGER_S, min(seconds / SHARE, comfortable)))
 
 

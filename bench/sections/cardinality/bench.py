@@ -6,12 +6,15 @@
 Real nats-server, Postgres with its usual durability, `python -m aggregator`; nothing is pinned, so
 all share the machine's cores.
 
-    backlog  frames of 300 sources in the stream; from when the shards are shared out to the last
-             commit: pairs and rows a second, WAL bytes a click, the share of samples in which a
-             writer waited for a lock, the largest resident memory of an aggregator
+    backlog  frames of 300 sources in the stream; from when the consumers may deliver them, the
+             shards being shared out, to the last commit: pairs and rows a second, WAL bytes a
+             click, the share of samples in which a writer waited for a lock, the largest resident
+             memory of an aggregator
     steady   two sources, so many distinct banners each second out of a number; the age of the older
              source's last committed frame, sampled four times a second (it includes the second
              between two frames), WAL bytes a click, the largest resident memory
+
+Full pages are in the WAL once after each checkpoint: a short run has all of them or none.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import psycopg
 
+from bench.harness.servers import ServerError
 from bench.sections.aggregator.bench import empty, say, servers_for
 from bench.sections.aggregator.parts import (
     STREAM_BYTES,
@@ -43,7 +48,7 @@ from clickmill import bus, wire
 from clickmill.stream import StreamOptions, ensure_stream
 
 SOURCES: Final = 300
-PAIRS: Final = 3_000_000
+PAIRS: Final = 36_000_000
 BANNERS: Final = (100, 10_000, 100_000, 1_000_000)
 AGGREGATORS: Final = (1, 2, 3)
 FRAME_PAIRS: Final = 1_000
@@ -51,6 +56,7 @@ STEADY: Final = ((100_000, 50_000), (1_000_000, 16_667), (1_000_000, 100_000), (
 STEADY_S: Final = 30.0
 WARM_UP_S: Final = 8.0
 DRAIN_TIMEOUT_S: Final = 300.0
+PAUSE: Final = timedelta(minutes=10)
 STEADY_LOOK_S: Final = 0.25
 STEADY_SOURCES: Final = 2
 
@@ -59,7 +65,9 @@ SELECT CASE wait_event_type WHEN 'Lock' THEN wait_event END, count(*) FROM pg_st
 WHERE datname = current_database() AND application_name = 'clickmill writer' AND state <> 'idle'
 GROUP BY 1
 """
-_WAL: Final = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
+_WAL: Final = """
+SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, wal_fpi * 8192 FROM pg_stat_wal
+"""
 _AGE: Final = "SELECT extract(epoch FROM now() - min(sealed_at))::float8, count(*) FROM source"
 
 Results = dict[str, Any]
@@ -73,11 +81,11 @@ class Samples:
         self._running = running
         self._waits: Counter[str | None] = Counter()
         self.resident = 0
-        self._wal = self._first()
+        self._wal = self._wal_bytes()
 
-    def _first(self) -> int:
-        row = self._connection.execute(_WAL).fetchone()
-        return int(row[0]) if row else 0
+    def _wal_bytes(self) -> tuple[int, int]:
+        row = self._connection.execute(_WAL).fetchone() or (0, 0)
+        return int(row[0]), int(row[1])
 
     def look(self) -> None:
         """Take one sample."""
@@ -91,8 +99,10 @@ class Samples:
 
     def results(self, clicks: float) -> Results:
         """What was seen since the beginning."""
+        (wal, pages), (first, first_pages) = self._wal_bytes(), self._wal
         return {
-            "wal_bytes_per_click": (self._first() - self._wal) / max(clicks, 1),
+            "wal_bytes_per_click": (wal - first) / max(clicks, 1),
+            "of_which_full_pages": (pages - first_pages) / max(clicks, 1),
             "lock_waits": 1 - self._waits[None] / max(self._waits.total(), 1),
             "waits": {name: count for name, count in self._waits.items() if name},
             "aggregator_mb": self.resident / 1e6,
@@ -128,6 +138,17 @@ def shared_out(running: list[Aggregator]) -> bool:
     return sum(shards) == wire.SHARDS and max(shards) - min(shards) <= 1
 
 
+async def pause_until(nats_url: str, until: datetime) -> None:
+    """Let the consumers of all shards deliver nothing before this time."""
+    client = await bus.connect(nats_url, "bench")
+    for shard in range(wire.SHARDS):
+        api = f"$JS.API.CONSUMER.PAUSE.{wire.STREAM}.{bus.consumer_name(shard)}"
+        reply = await client.request(api, json.dumps({"pause_until": until.isoformat()}).encode())
+        if error := json.loads(reply.data).get("error"):
+            raise ServerError(f"nats-server: {error}")
+    await bus.close(client)
+
+
 async def fill(nats_url: str, banners: int, pairs: int) -> int:
     """Put a backlog into the stream; its pairs."""
     client = await bus.connect(nats_url, "bench")
@@ -145,12 +166,16 @@ async def fill(nats_url: str, banners: int, pairs: int) -> int:
 
 
 def backlog(servers: Servers, folder: Path, banners: int, number: int, pairs: int) -> Results:
-    """A backlog, consumed by so many aggregators, which start together."""
-    whole, dsn = asyncio.run(fill(servers.nats_url, banners, pairs)), servers.database()
+    """A backlog, consumed by so many aggregators, which have shared out the shards."""
+    dsn = servers.database()
     with aggregators(servers, folder, dsn, number) as running:
-        wait_for(lambda: total(running, "pairs_committed") > 0 and shared_out(running))
+        wait_for(lambda: all(each.ready() for each in running) and shared_out(running))
+        asyncio.run(pause_until(servers.nats_url, datetime.now(UTC) + PAUSE))
+        whole = asyncio.run(fill(servers.nats_url, banners, pairs))
+        if total(running, "pairs_committed"):
+            raise ServerError("the consumers delivered although they were paused")
         samples, began = Samples(dsn, running), time.monotonic()
-        first, rows = total(running, "pairs_committed"), total(running, "rows_written")
+        asyncio.run(pause_until(servers.nats_url, datetime.now(UTC)))
 
         def done() -> bool:
             samples.look()
@@ -158,11 +183,11 @@ def backlog(servers: Servers, folder: Path, banners: int, number: int, pairs: in
 
         wait_for(done, DRAIN_TIMEOUT_S)
         seconds = time.monotonic() - began
-        rows = total(running, "rows_written") - rows
         found = {
             "banners": banners, "aggregators": number, "pairs": whole,
-            "pairs_per_second": (whole - first) / seconds, "rows_per_second": rows / seconds,
-            **samples.results(whole - first),
+            "pairs_per_second": whole / seconds,
+            "rows_per_second": total(running, "rows_written") / seconds,
+            **samples.results(whole),
         }  # fmt: skip
         samples.close()
     asyncio.run(empty(servers.nats_url))
