@@ -64,7 +64,7 @@ class Rounds:
         finally:  # the leases are gone with the session
             self._readiness.postgres_lost()
             self._progress.forget()
-            await self._revoke(list(self._consumer.shards))
+            await self._consumer.lose(set(self._consumer.shards))
 
     async def _round(self, connection: AsyncConnection[Any], leases: Leases, first: bool) -> None:
         changes = await leases.changes(self._readiness.can_pull())

@@ -38,8 +38,10 @@ from clickmill.stream import StreamOptions
 # Frames below a sender's first available seq count as lost after this long; by then JetStream has
 # delivered again, several times, whatever it still had.
 LOST_AFTER_S: Final = 3 * bus.ACK_WAIT_S
-# JetStream delivers again what is neither acknowledged nor in progress for ACK_WAIT_S.
+# JetStream delivers again what is neither acknowledged nor in progress for ACK_WAIT_S, and at once
+# what is refused.
 IN_PROGRESS: Final = b"+WPI"
+REFUSED: Final = b"-NAK"
 IN_PROGRESS_EVERY_S: Final = bus.ACK_WAIT_S / 3
 SEND_ERRORS: Final = (nats.errors.Error, OSError)
 
@@ -89,6 +91,13 @@ class Consumer:
         self.shards.discard(shard)
         self._urgent.set()
         self._metrics.sources_waiting.set(self._reordered.sources)
+
+    async def lose(self, shards: set[int]) -> None:
+        """Give up shards whose leases are gone: their next aggregator is to have at once what is
+        here. Postgres may still come back for it: then it counts once, as every frame does."""
+        await asyncio.gather(*(self.revoke(shard) for shard in shards))
+        held = [d for d in (*self._writing, *self._waiting) if d.shard in shards]
+        await self._send_all(held, REFUSED, "refusing")
 
     async def stop(self) -> None:
         """Stop pulling, and return once all that is here is committed and acknowledged."""
@@ -162,12 +171,8 @@ class Consumer:
             await asyncio.sleep(IN_PROGRESS_EVERY_S)
             before = time.monotonic() - IN_PROGRESS_EVERY_S
             held = [d for d in (*self._writing, *self._waiting) if d.received < before]
-            try:
-                for delivery in held:
-                    if delivery.shard in self.shards:
-                        await self._connection.publish(delivery.reply, IN_PROGRESS)
-            except SEND_ERRORS as error:
-                log.debug("reporting progress: %s", error)
+            ours = [delivery for delivery in held if delivery.shard in self.shards]
+            await self._send_all(ours, IN_PROGRESS, "reporting progress")
 
     # --- in -------------------------------------------------------------------------------------
 
@@ -246,11 +251,15 @@ class Consumer:
 
     async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """Take committed messages off the stream; what fails comes again, as a duplicate."""
+        await self._send_all(deliveries, b"", "acknowledging")
+
+    async def _send_all(self, deliveries: Iterable[Delivery], answer: bytes, what: str) -> None:
+        """Answer JetStream for each of these; what it does not get is delivered again later."""
         try:
             for delivery in deliveries:
-                await self._connection.publish(delivery.reply)
+                await self._connection.publish(delivery.reply, answer)
         except SEND_ERRORS as error:
-            log.debug("acknowledging: %s", error)
+            log.debug("%s: %s", what, error)
 
     async def _broadcast(self, deliveries: list[Delivery], applied: Applied) -> None:
         try:
