@@ -42,7 +42,7 @@ def _accepts_gzip(scope: Scope) -> bool:
 
 
 class _Response:
-    """One response on its way: its head waits for the first part of its body."""
+    """One response on its way: its headers wait for the first part of the body."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -51,7 +51,7 @@ class _Response:
 
     async def send(self, message: Message) -> None:
         """ASGI send."""
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and _may_be_compressed(message):
             self._start = message
         elif message["type"] == "http.response.body":
             await self._send_body(message["body"], message.get("more_body", False))
@@ -60,7 +60,7 @@ class _Response:
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         start, self._start = self._start, None
-        if start is not None and _is_worth_it(start, body, more):
+        if start is not None and (more or len(body) >= FROM_BYTES):
             self._deflate = zlib.compressobj(LEVEL, wbits=GZIP)
         if self._deflate is not None:
             body = self._deflate.compress(body)
@@ -72,11 +72,10 @@ class _Response:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def _is_worth_it(start: Any, body: bytes, more: bool) -> bool:
+def _may_be_compressed(start: Any) -> bool:
     headers = MutableScopeHeaders(start)
-    if "content-encoding" in headers or headers.get("content-type", "").startswith(EVENTS):
-        return False
-    return more or len(body) >= FROM_BYTES
+    is_encoded = "content-encoding" in headers
+    return not (is_encoded or headers.get("content-type", "").startswith(EVENTS))
 
 
 def _describe(start: Any, length: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import re
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.support.wait import eventually
 FIRST = 1_733_835_360
 IN_ONE = 10_000
 TOO_MANY_TO_SEND_AT_ONCE = 100_000
+UNTIL = re.compile(rb"(?<=complete until )[-:TZ0-9]+|(?<=completeThrough\":\")[-:TZ0-9]+")
+"""What has changed by the next request."""
 
 
 def minutes(api: Api, banner: int, count: int) -> str:
@@ -37,7 +40,7 @@ def test_large_responses_are_compressed(api: Api, many: str, form: str) -> None:
     assert packed.get("content-encoding") == "gzip"
     assert "accept-encoding" in str(packed.get("vary")).lower()
     assert plain.get("content-encoding") is None
-    assert gzip.decompress(packed.body) == plain.body
+    assert UNTIL.sub(b"", gzip.decompress(packed.body)) == UNTIL.sub(b"", plain.body)
     assert len(packed.body) * 5 < len(plain.body)
 
 
