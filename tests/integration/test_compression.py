@@ -16,6 +16,7 @@ from tests.support.raw import ask
 from tests.support.wait import eventually
 
 FIRST = 1_733_835_360
+BANNER = 907
 IN_ONE = 10_000
 TOO_MANY_TO_SEND_AT_ONCE = 100_000
 UNTIL = re.compile(rb"(?<=complete until )[-:TZ0-9]+|(?<=completeThrough\":\")[-:TZ0-9]+")
@@ -28,9 +29,9 @@ def minutes(api: Api, banner: int, count: int) -> str:
     return f"/stats/{banner}?tsFrom={FIRST}&tsTo={FIRST + count * 60}"
 
 
-@pytest.fixture
-def many(api: Api, banner: int) -> str:
-    return minutes(api, banner, IN_ONE)
+@pytest.fixture(scope="module")
+def many(api: Api) -> str:
+    return minutes(api, BANNER, IN_ONE)
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
