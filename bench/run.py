@@ -27,7 +27,7 @@ from bench.harness.servers import DOCS, LOAD_CORE, ServerError, end_on_sigterm
 from bench.load.programs import MissingProgramError
 from bench.load.wrk import WrongAnswersError
 from bench.report import page, results
-from bench.sections import SECTIONS
+from bench.sections import PROGRAMS, SECTIONS
 
 FAILURES = (MiscountError, ServerError, WrongAnswersError, idle.BusyMachineError)
 MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
@@ -89,7 +89,9 @@ def run_section(name: str, plan: Plan, options: argparse.Namespace) -> bool:
     except FAILURES as error:
         say(f"{name}: {error}")
         return False
-    how = {"rounds": plan.rounds, "seconds": plan.seconds, "busy_cores_before": round(busy, 2)}
+    how: dict[str, float] = {"busy_cores_before": round(busy, 2)}
+    if name not in PROGRAMS:
+        how |= {"rounds": plan.rounds, "seconds": plan.seconds}
     folder = options.output or results.FOLDER
     results.keep(folder, name, f"make bench ONLY={name}", measured, how)
     return True

@@ -48,7 +48,7 @@ SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::bigint,
 """
 
 # Not INSERT … ON CONFLICT: that locks each row before it updates it, and marks each new row as not
-# yet certain, each with a record in the WAL. MERGE needs 40 % fewer bytes of WAL and half the time.
+# yet certain, each with a record in the WAL.
 # Two writers that add one new row at once, as they may where they share a slot, are told by an
 # error; and so is one whose rows have a key twice.
 # The bounds are constants, so that only the partition of that day is planned for and locked.

@@ -25,6 +25,9 @@ from bench.sections import (
 
 Section = Callable[[Plan], dict[str, Any]]
 
+PROGRAMS = frozenset({"aggregator", "cardinality"})
+"""Programs of their own, with lengths of their own: the plan's rounds do not apply to them."""
+
 SECTIONS: dict[str, Section] = {
     "side": side.side_by_side,
     "bodies": bodies.bodies,
