@@ -2,12 +2,16 @@
 
 Each client has only a few statements running in Postgres; the others wait for their turn, not for
 a connection of the pool. Those who come over the ingest port have a bound of their own, since it is
-open to strangers: what they ask takes one core at most, and nothing from the statistics port.
+open to strangers: what they ask takes one core at most, and nothing from the statistics port. While
+others ask too, such a client pauses after each statement, or its questions, one after the other,
+would keep that core and this process busy for good.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -21,6 +25,11 @@ MAX_WAITING: Final = 256
 AT_ONCE: Final = max(2, len(os.sched_getaffinity(0)) // 2)
 """Statements of a client that run at the same time, and of one that came over the ingest port."""
 INGEST_AT_ONCE: Final = 1
+PAUSES: Final = 4
+"""So many times as long as its statement a client of the ingest port pauses, while others ask."""
+LONGEST_PAUSE_S: Final = 0.25
+OTHERS_S: Final = 1.0
+"""So long after two clients took turns others count as asking."""
 INGEST_PORT: Final = "ingest port: "
 """Begins the name of a client that came over it."""
 
@@ -33,6 +42,8 @@ class Sharing:
 
     def __init__(self) -> None:
         self._waiting, self._turns = Shares(), Turns()
+        self._last, self._others_until = "", 0.0
+        self._paused_until: dict[str, float] = {}
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -43,7 +54,35 @@ class Sharing:
             return
         if not self._waiting.allows(client, MAX_WAITING):
             raise too_many_requests()
-        at_once = INGEST_AT_ONCE if client.startswith(INGEST_PORT) else AT_ONCE
+        self._notice(client, time.monotonic())
+        from_ingest = client.startswith(INGEST_PORT)
+        at_once = INGEST_AT_ONCE if from_ingest else AT_ONCE
         with self._waiting.held(client):
             async with self._turns.turn(client, at_once):
-                yield
+                if from_ingest:
+                    await self._pause(client)
+                began = time.monotonic()
+                try:
+                    yield
+                finally:
+                    if from_ingest:
+                        self._ended(client, began, time.monotonic())
+
+    def _notice(self, client: str, now: float) -> None:
+        if self._last not in {"", client}:
+            self._others_until = now + OTHERS_S
+        self._last = client
+
+    async def _pause(self, client: str) -> None:
+        """Until this client's pause is over, or no other client asks any more."""
+        until = min(self._paused_until.get(client, 0.0), self._others_until)
+        await asyncio.sleep(until - time.monotonic())
+
+    def _ended(self, client: str, began: float, now: float) -> None:
+        pause = min(PAUSES * (now - began), LONGEST_PAUSE_S)
+        self._paused_until[client] = now + pause
+        asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._forget, client)
+
+    def _forget(self, client: str) -> None:
+        if self._paused_until.get(client, 0.0) <= time.monotonic():
+            self._paused_until.pop(client, None)
