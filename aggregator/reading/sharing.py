@@ -79,10 +79,7 @@ class Sharing:
         await asyncio.sleep(until - time.monotonic())
 
     def _ended(self, client: str, began: float, now: float) -> None:
-        pause = min(PAUSES * (now - began), LONGEST_PAUSE_S)
-        self._paused_until[client] = now + pause
-        asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._forget, client)
-
-    def _forget(self, client: str) -> None:
-        if self._paused_until.get(client, 0.0) <= time.monotonic():
-            self._paused_until.pop(client, None)
+        """Begin the client's pause, and forget those that are over."""
+        paused = {name: until for name, until in self._paused_until.items() if until > now}
+        paused[client] = now + min(PAUSES * (now - began), LONGEST_PAUSE_S)
+        self._paused_until = paused
