@@ -53,11 +53,17 @@ async def connect(url: str, name: str, on_error: ErrorCallback | None = None) ->
     logged. The server can still close the client for good: see `clickmill.connection`. Raises
     ValueError where `url` names no server.
     """
+    report = on_error or complaints(name)
+
+    async def report_unless_cancelled(error: Exception) -> None:
+        _raise_lost_cancellation()
+        await report(error)
+
     client = _StrictClient()
     await client.connect(
         servers=servers_in(url),
         name=name,
-        error_cb=on_error or complaints(name),
+        error_cb=report_unless_cancelled,
         connect_timeout=CONNECT_TIMEOUT_S,
         reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # only slept on
         max_reconnect_attempts=-1,
@@ -65,6 +71,7 @@ async def connect(url: str, name: str, on_error: ErrorCallback | None = None) ->
         max_outstanding_pings=MAX_OUTSTANDING_PINGS,
         pending_size=0,
     )
+    _raise_lost_cancellation()
     return client
 
 
@@ -102,14 +109,11 @@ class _StrictClient(Client):
             await self._process_op_err(NatsError("reading from the server broke"))
 
     async def request(self, *args: Any, **options: Any) -> Msg:
-        """The library waits with `wait_for`, which on Python 3.11 loses a cancellation that comes
-        together with the reply: a worker that stops would then wait for its tasks forever."""
+        """Ends with CancelledError wherever the task was cancelled."""
         try:
             return await super().request(*args, **options)
         finally:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError
+            _raise_lost_cancellation()
 
     # uvloop refuses to write to a connection that was just cut with a RuntimeError, which the
     # library passes on. Everything that writes goes through these two.
@@ -130,6 +134,15 @@ class _StrictClient(Client):
             return await super().subscribe(*args, **options)
         except RuntimeError as error:
             raise _cut(error) from error
+
+
+def _raise_lost_cancellation() -> None:
+    """The library waits with `wait_for`, which on Python 3.11 loses a cancellation that comes
+    together with the result, or with a refused connection: a process that stops would then wait
+    for its tasks forever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _cut(error: RuntimeError) -> ConnectionResetError:

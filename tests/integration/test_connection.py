@@ -17,6 +17,7 @@ from clickmill import connection as connection_module
 from clickmill.connection import Connection
 from tests.support.connections import connection, works
 from tests.support.fix_nats import NatsServer
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.wait import aeventually
 
@@ -123,6 +124,25 @@ def test_the_first_connection_is_retried_until_it_succeeds(nats: NatsServer) -> 
         await listener.gets(it, b"subscribed before there was a connection")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    uvloop.run(story())
+
+
+def test_a_cancellation_lost_while_the_server_refuses_still_ends_the_attempts() -> None:
+    """As `wait_for` of Python 3.11 loses one that comes together with the refusal."""
+
+    async def story() -> None:
+        attempt: asyncio.Task[object]
+
+        async def lose(_: Exception) -> None:
+            attempt.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+        url = f"nats://127.0.0.1:{free_port()}"
+        attempt = asyncio.create_task(bus.connect(url, "test", lose))
+        await asyncio.wait({attempt}, timeout=10)
+        assert attempt.cancelled()
 
     uvloop.run(story())
 

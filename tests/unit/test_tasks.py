@@ -25,6 +25,12 @@ async def _loses_one() -> None:
     await _forever()
 
 
+async def _group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_loses_one())
+        await _forever()
+
+
 async def _breaks() -> None:
     try:
         await _forever()
@@ -49,6 +55,10 @@ def test_a_lost_cancellation_is_repeated(caplog: pytest.LogCaptureFixture) -> No
     assert all(task.cancelled() for task in asyncio.run(_end(_loses_one(), _forever())))
     assert "_loses_one" in caplog.text
     assert "_forever" not in caplog.text
+
+
+def test_it_is_repeated_inside_a_task_group() -> None:
+    assert all(task.cancelled() for task in asyncio.run(_end(_group(), _forever())))
 
 
 def test_an_error_stays_in_its_task() -> None:
