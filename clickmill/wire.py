@@ -1,8 +1,7 @@
 """What travels between a worker and the aggregator: frames, and the subjects of all messages.
 
 Why one module: both ends and the spool on disk read the same bytes, and a frame never changes
-once it is written, so its layout may live in one place only. No I/O and no clock in here.
-"Wire", because these are the bytes on it; the same bytes lie in the spool.
+once it is written, so its layout may live in one place only. No I/O and no clock.
 
 Layout of a frame, little-endian, without padding:
 
@@ -53,6 +52,7 @@ import google_crc32c
 STREAM: Final = "CLICKMILL"
 SHARDS: Final = 16
 DELTAS_PREFIX: Final = "clickmill.deltas"
+DIRECT_PREFIX: Final = "clickmill.direct"
 STATS_SUBJECT: Final = "clickmill.stats"
 COMMITTED_SUBJECT: Final = "clickmill.committed"
 SOURCES_SUBJECT: Final = "clickmill.sources"
@@ -90,7 +90,6 @@ _BATCH: Final = 2
 _MAY_BE_IGNORED: Final = 0xFF00_0000
 MAX_NEWER_BYTES: Final = 1024 * 1024
 """The longest frame that any version may make: what NATS takes as one message."""
-
 HEADERS_BYTES: Final = 512
 """What the NATS headers of a frame take at most: they count as part of the message."""
 
@@ -268,6 +267,11 @@ def shard_of(source: UUID) -> int:
 def delta_subject(source: UUID) -> str:
     """The JetStream subject on which this source publishes its frames."""
     return f"{DELTAS_PREFIX}.{shard_of(source)}.{source}"
+
+
+def direct_subject(source: UUID) -> str:
+    """The subject on which this source sends frames past the stream, while that takes none."""
+    return f"{DIRECT_PREFIX}.{shard_of(source)}.{source}"
 
 
 def shard_filter(shard: int) -> str:

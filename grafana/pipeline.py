@@ -104,10 +104,11 @@ COMMIT: Final = (
            thresholds=steps((1, "red"))),
     curves("Frames applied", "ops",
            "Duplicates came twice and were counted once. Gaps came before an earlier frame of "
-           "their source, which is sent again.",
+           "their source, which is sent again. Direct ones came past the stream, which took none.",
            Line(rate("clickmill_frames_applied_total"), "applied"),
            Line(rate("clickmill_frames_duplicate_total"), "duplicates"),
            Line(rate("clickmill_frames_gap_total"), "gaps"),
+           Line(rate("clickmill_frames_direct_total"), "direct"),
            Line(rate("clickmill_commit_retries_total"), "commit retries"), span=8),
     curves("Frames before their commit", "short",
            "In the stream: not yet fetched. In memory: fetched, not yet committed.",

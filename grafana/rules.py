@@ -117,6 +117,15 @@ ALERTS: Final = (
         "Bring NATS back, or repair the network to it. The workers reconnect by themselves.",
     ),
     Alert(
+        "ClickmillFramesNotPublished",
+        "increase(clickmill_publish_failures_total[1m]) > 0",
+        "2m", "warning",
+        "The stream in NATS takes no frames from {{ $labels.instance }}. They go straight to the "
+        "aggregators; what those don't commit stays in the spool.",
+        "Read the worker's log: it says why. See that NATS has a quorum, disk space and room for "
+        "CLICKMILL_NATS_MAX_BYTES.",
+    ),
+    Alert(
         "ClickmillStatisticsLate",
         "clickmill_freshness_seconds > 10",
         "1m", "warning",

@@ -27,7 +27,7 @@ from aggregator.writing.message import Delivery, read
 from aggregator.writing.metrics import Metrics
 from aggregator.writing.newer import NewerSources
 from aggregator.writing.pace import LINGER_S, Pace
-from aggregator.writing.pull import Puller
+from aggregator.writing.pull import Puller, shard_in
 from aggregator.writing.reorder import ReorderBuffer
 from aggregator.writing.store import Applied, Store
 from clickmill import bus, messages, wire
@@ -77,6 +77,7 @@ class Consumer:
     async def start(self) -> None:
         """Subscribe; nothing is pulled before `assign`."""
         await self._puller.start()
+        await self._connection.subscribe(f"{wire.DIRECT_PREFIX}.>", self._on_direct)
 
     def assign(self, shard: int) -> None:
         """Begin with a shard."""
@@ -190,6 +191,13 @@ class Consumer:
         self._idle.clear()
         self._arrived.set()
 
+    async def _on_direct(self, message: Msg) -> None:
+        """A frame that came past the stream. Where there is no room, it is sent again."""
+        shard = shard_in(message.subject)
+        if self._puller.is_pulling(shard) and not self._waiting.full:
+            self._metrics.direct.inc()
+            self._receive(message, shard)
+
     def _hold_back(self) -> None:
         """Ask for no more of the shards of which enough waits."""
         full = self._waiting.full_shards()
@@ -257,7 +265,8 @@ class Consumer:
         """Answer JetStream for each of these; what it does not get is delivered again later."""
         try:
             for delivery in deliveries:
-                await self._connection.publish(delivery.reply, answer)
+                if delivery.reply:
+                    await self._connection.publish(delivery.reply, answer)
         except SEND_ERRORS as error:
             log.debug("%s: %s", what, error)
 

@@ -17,7 +17,8 @@ from clickmill import wire
 
 
 class Delivery(NamedTuple):
-    """An arrival, and the subject whose acknowledgement takes its message off the stream."""
+    """An arrival, and the subject whose acknowledgement takes its message off the stream; "" where
+    it came past the stream."""
 
     arrival: Arrival
     reply: str

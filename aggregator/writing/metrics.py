@@ -57,6 +57,9 @@ class BatchMetrics:
         self.repeated = make.counter(
             "frames_repeated", "Batches that had been counted before, by their Idempotency-Key"
         )
+        self.direct = make.counter(
+            "frames_direct", "Frames that came past the stream, while it took none"
+        )
         self.gaps = make.counter(
             "frames_gap", "Frames that came before an earlier frame of their source"
         )

@@ -125,6 +125,10 @@ class Puller:
         """Stop pulling altogether."""
         await asyncio.gather(*(self.revoke(shard) for shard in list(self._shards)))
 
+    def is_pulling(self, shard: int) -> bool:
+        """Whether this shard is pulled here."""
+        return shard in self._shards
+
     @property
     def trouble(self) -> dict[int, str]:
         """The shards that have no working pull, or none yet, and why."""
@@ -190,7 +194,7 @@ class Puller:
         if status is not None and message.subject.startswith(self._inbox):
             self._on_status(message, status)
             return
-        shard = _shard_in(message.subject)
+        shard = shard_in(message.subject)
         state = self._shards.get(shard)
         if state is not None:
             self.pending[shard] = int(message.reply.rpartition(".")[2])
@@ -213,7 +217,8 @@ class Puller:
         state.end("" if ordinary else why or f"status {status}")
 
 
-def _shard_in(subject: str) -> int:
-    """The shard in clickmill.deltas.<shard>.<source>; -1 where there is none."""
-    part = subject.removeprefix(wire.DELTAS_PREFIX + ".").partition(".")[0]
+def shard_in(subject: str) -> int:
+    """The shard in clickmill.deltas.<shard>.<source> or clickmill.direct.<shard>.<source>; -1 where
+    there is none."""
+    part = "".join(subject.split(".")[2:3])
     return int(part) if part.isascii() and part.isdigit() and len(part) < 4 else -1

@@ -76,6 +76,13 @@ class Outbox:
             return None
         return seq, seq
 
+    def next_to_commit(self, most: int) -> list[int]:
+        """At most so many seqs that follow the mark without a gap; none while it is unknown."""
+        if self.mark is None:
+            return []
+        i, follows = bisect_right(self.held, self.mark), self.mark + 1
+        return [seq for n, seq in enumerate(self.held[i : i + most]) if seq == follows + n]
+
     def acknowledge(self, seq: int) -> None:
         """NATS has taken this frame."""
         self.acknowledged = max(self.acknowledged, seq)

@@ -29,6 +29,7 @@ from ingest.durable.counters_file import boot_id
 from ingest.durable.outbox import Outbox
 from ingest.durable.source import Source
 from ingest.metrics import Slot
+from ingest.shipping.direct import Direct
 from ingest.shipping.stream_repair import StuckStream
 
 PUBLISH_TIMEOUT_S: Final = 2.0
@@ -59,7 +60,7 @@ class Shipper:
         self._wake = asyncio.Event()
         self._closing = self._closed = False
         self._unread = 0
-        self._stuck = StuckStream()
+        self._stuck, self._direct = StuckStream(), Direct(source, outbox)
         self._failing_since: float | None = None
         self._warnings = Throttle()
         self.trouble = ""
@@ -80,8 +81,10 @@ class Shipper:
         try:
             async with asyncio.TaskGroup() as group:
                 sending = group.create_task(self._send_forever(connection))
+                directly = group.create_task(self._direct.run(connection))
                 await self._report_until_done(connection)
                 sending.cancel()
+                directly.cancel()
         finally:
             await connection.unsubscribe(subscription)
 
@@ -137,6 +140,7 @@ class Shipper:
 
     def _well(self) -> None:
         self._failing_since, self.trouble, self.too_large = None, "", False
+        self._direct.needed.clear()
 
     def _in_trouble(self, why: str) -> None:
         if why != self.trouble:
@@ -182,7 +186,9 @@ class Shipper:
                 f"this worker may not publish to {wire.delta_subject(self.source.id)}: allow "
                 f"{wire.DELTAS_PREFIX}.> in the permissions of its NATS user"
             )
-        elif now - self._failing_since >= TROUBLE_AFTER_S:
+            return
+        self._direct.needed.set()
+        if now - self._failing_since >= TROUBLE_AFTER_S:
             self._in_trouble(f"NATS takes no frames ({bus.words(error)}): they wait in the spool")
 
     async def _look_whether_stuck(self, connection: Connection) -> None:

@@ -22,7 +22,10 @@ from clickmill import wire
 from clickmill.retry import Backoff
 
 STUCK_AFTER_S: Final = 15.0
-"""How long no sender's message must have been taken: far above a leader change (4 to 7 s)."""
+"""How long no sender's message must have been taken: far above a leader change (4 to 9 s)."""
+STUCK_TIMEOUTS: Final = 3
+"""How many messages of this sender meanwhile. One that has few clicks does not repeat them all the
+time: they are soon committed, past the stream (see `direct`)."""
 MAKE_TRIES: Final = 6
 
 log = logging.getLogger("clickmill.stuck")
@@ -33,6 +36,7 @@ class StuckStream:
 
     def __init__(self) -> None:
         self._seen: tuple[int, float] | None = None
+        self._timeouts = 0
 
     def took(self) -> None:
         """A message was taken: all is well."""
@@ -46,8 +50,9 @@ class StuckStream:
         info = await jetstream.stream_info(wire.STREAM)
         last = info.state.last_seq
         if self._seen is None or self._seen[0] != last:
-            self._seen = (last, now)
-        elif now - self._seen[1] >= STUCK_AFTER_S:
+            self._seen, self._timeouts = (last, now), 0
+        self._timeouts += 1
+        if now - self._seen[1] >= STUCK_AFTER_S and self._timeouts >= STUCK_TIMEOUTS:
             self._seen = None
             await jetstream.delete_stream(wire.STREAM)
             await _make_again(jetstream, info.config)

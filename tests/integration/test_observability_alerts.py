@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from clickmill import bus, wire
 from grafana import rules
+from tests.support.connections import limit_messages
 from tests.support.fix_nats import NatsServer
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_prometheus import Prometheus
@@ -55,6 +56,7 @@ WORKER_KILLED = {"ClickmillWorkerRestarts"}
 DISK_FULL = {"ClickmillDiskFilling", "ClickmillSpoolNotWritten"}
 NO_FRAME = {"ClickmillQuarantine"}
 NEWER_FRAME = {"ClickmillUpgradeAggregator"}
+STREAM_TAKES_NOTHING = {"ClickmillFramesNotPublished"}
 SPOOL_TOO_SMALL = {"ClickmillKeepTimeShort"}
 AGGREGATOR_AND_NATS_STOPPED = {"ClickmillStatisticsDown", "ClickmillNatsUnreachable"}
 MACHINE_GONE = {"ClickmillIngestDown", "ClickmillSilentSource"}
@@ -196,6 +198,7 @@ def test_every_alert_is_provoked_here() -> None:
         (POSTGRES_STOPPED | WORKER_KILLED | DISK_FULL | AGGREGATOR_AND_NATS_STOPPED)
         | NO_FRAME
         | NEWER_FRAME
+        | STREAM_TAKES_NOTHING
         | MACHINE_GONE
         | SPOOL_TOO_SMALL
     )
@@ -220,7 +223,7 @@ def test_stopped_postgres_and_killed_workers(plant: Plant) -> None:
         plant.postgres.start()
 
 
-def test_no_frame_and_one_of_a_newer_release(plant: Plant) -> None:
+def test_no_frame_one_of_a_newer_release_and_a_stream_that_takes_none(plant: Plant) -> None:
     source = uuid.uuid4()
     newer = with_features(frame(1, {1: 1}, 1, source=source), 4)
 
@@ -235,8 +238,11 @@ def test_no_frame_and_one_of_a_newer_release(plant: Plant) -> None:
         await client.jetstream().purge_stream(wire.STREAM, subject=wire.delta_subject(source))
         await bus.close(client)
 
+    address = plant.nats.server.address
     asyncio.run(publish())
-    plant.fires(NO_FRAME, NEWER_FRAME)
+    asyncio.run(limit_messages(address, 1))
+    plant.fires(NO_FRAME, NEWER_FRAME, STREAM_TAKES_NOTHING)
+    asyncio.run(limit_messages(address))
     asyncio.run(purge())
     admin = make_conninfo(plant.postgres.server.admin, dbname="clickmill")
     with psycopg.connect(admin, autocommit=True) as connection:

@@ -71,6 +71,12 @@ def publish(world: World, draw: Draw) -> None:
             world.publish(held, arrives=arrives, acknowledged=acknowledged)
 
 
+def send_directly(world: World, draw: Draw) -> None:
+    """Past the stream, to either aggregator, whatever the stream has."""
+    for _, held in some(world, draw):
+        world.send_directly(held, draw.of(world.aggregators), 1 + draw.below(4))
+
+
 def report(world: World, draw: Draw) -> None:
     for _, held in some(world, draw):
         world.report(held, draw.of(world.aggregators), fresh=not draw.one_in(3))
@@ -183,14 +189,14 @@ STEPS: dict[str, Callable[[World, Draw], None]] = {
     step.__name__: step
     for step in (
         nothing, hit, ask, seal, publish, report, trim, adopt, spawn, kill, stop, pull, apply,
-        a_good_second, aggregator_dies, hear, time_passes, clock_jumps, nats_fails,
+        a_good_second, send_directly, aggregator_dies, hear, time_passes, clock_jumps, nats_fails,
         postgres_fails, disk_fails,
     )
 }  # fmt: skip
 OFTEN = (
     "hit", "hit", "hit", "seal", "seal", "seal", "publish", "publish", "publish", "report",
     "pull", "pull", "pull", "apply", "apply", "apply", "report", "time_passes", "trim", "adopt",
-    "a_good_second", "a_good_second", "postgres_fails", "ask", "ask",
+    "a_good_second", "a_good_second", "postgres_fails", "ask", "ask", "send_directly",
 )  # fmt: skip
 
 

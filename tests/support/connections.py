@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from nats.errors import Error as NatsError
 
+from clickmill import bus, wire
 from clickmill.connection import Connection
 from tests.support.wait import aeventually
 
@@ -39,3 +40,12 @@ async def works(connection: Connection, within: float = 10.0) -> None:
         return True
 
     await aeventually(answered, within, "the connection works")
+
+
+async def limit_messages(url: str, most: int = -1) -> None:
+    """Let the stream take messages of so many bytes at most: with 1 no frame, with -1 all."""
+    client = await bus.connect(url, "test")
+    jetstream = client.jetstream()
+    config = (await jetstream.stream_info(wire.STREAM)).config
+    await jetstream.update_stream(config.evolve(max_msg_size=most))
+    await bus.close(client)

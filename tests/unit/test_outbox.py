@@ -30,6 +30,18 @@ def test_in_order_each_once() -> None:
     assert sent(outbox) == [(4, 0)]
 
 
+def test_what_follows_the_mark() -> None:
+    outbox = holding(1, 2, 3, 5, 6)
+    assert outbox.next_to_commit(2) == [1, 2]
+    assert outbox.next_to_commit(10) == [1, 2, 3], "5 would have to say that 4 never comes"
+    outbox.acknowledge(3)
+    outbox.committed(1, 1.0)
+    assert outbox.next_to_commit(10) == [2, 3], "what NATS has taken is not committed yet"
+    outbox.committed(3, 2.0)
+    assert outbox.next_to_commit(10) == []
+    assert holding(1, 2, mark=None).next_to_commit(10) == []
+
+
 def test_nothing_is_sent_before_the_mark_is_known() -> None:
     outbox = holding(5, 6, 7, mark=None)
     assert outbox.next_to_publish() is None
