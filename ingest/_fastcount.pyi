@@ -1,24 +1,13 @@
 """The contract of the compiled counters. IDs are 0 to capacity-1, counts and totals below 2**64."""
 
-from os import PathLike
-from typing import Any, TypeAlias, final
-from uuid import UUID
+from typing import Any, final
 
-MAX_PAIRS: int
-
-Part: TypeAlias = tuple[int, int, int, int, bytes, bytes]
-"""(seq, minute, sealed_at, total, ids, counts): what becomes one frame, see clickmill.wire.
-
-minute is Unix time // 60; sealed_at is Unix nanoseconds in the last part of an epoch and 0 in
-the others; total is the source's running total; ids and counts are packed u32 and u64, by ID.
-"""
-
-class CountersError(Exception): ...
+from ingest._epochs import Epochs
+from ingest._parts import Part
 
 @final
-class Counters:
-    """Three epochs of click counts in one mapped file: one counts, one is being sealed, and one
-    is there for the minute that begins meanwhile."""
+class Counters(Epochs):
+    """Counts clicks in the active epoch, and freezes it for the sealer to read."""
 
     clock_offset: int
     """Seconds added to the clock: 0, but for tests of clocks that jump."""
@@ -27,17 +16,6 @@ class Counters:
     """Pairs of one part at most, 1 to MAX_PAIRS: it holds for epochs that are frozen from now on,
     and stays with each of them, so that sealing again gives the same parts."""
 
-    @property
-    def capacity(self) -> int: ...
-    @staticmethod
-    def create(path: str | PathLike[str], source: bytes, boot_id: str, capacity: int) -> Counters:
-        """Make the file, all of its blocks allocated, with seq 1 as the first.
-
-        Raises FileExistsError, OSError (ENOSPC: no room for it), CountersError (bad arguments).
-        """
-    @staticmethod
-    def open(path: str | PathLike[str]) -> Counters:
-        """Map what a dead process left. Raises CountersError where it is no counters file."""
     def hit(self, banner_id: int, clicks: int = 1) -> bool:
         """Count now; False, and nothing counted, where the ID is over the maximum."""
     def hit_at(self, banner_id: int, clicks: int, now_ns: int) -> bool:
@@ -74,10 +52,3 @@ class Counters:
     @property
     def next_seq(self) -> int:
         """The first seq that no epoch needs."""
-    @property
-    def source(self) -> UUID: ...
-    @property
-    def boot_id(self) -> str: ...
-    @property
-    def identity(self) -> tuple[int, int]:
-        """(device, inode) of the file when it was made: a copy has another."""

@@ -26,8 +26,9 @@ from uuid import UUID, uuid4
 
 from clickmill import wire
 from clickmill.failpoints import failpoint
-from ingest import _fastcount
-from ingest._fastcount import Counters, CountersError, Part
+from ingest._epochs import CountersError
+from ingest._fastcount import Counters
+from ingest._parts import MAX_PAIRS, Part
 from ingest.durable.counters_file import FOREIGN, make_counters, open_counters
 from ingest.durable.directory import sync_directory
 from ingest.durable.source_lock import lock_of, make_locked
@@ -39,7 +40,7 @@ SWEEP_AFTER_S: Final = 60.0
 
 log = logging.getLogger("clickmill.source")
 
-assert _fastcount.MAX_PAIRS == wire.MAX_PAIRS
+assert MAX_PAIRS == wire.MAX_PAIRS
 
 
 class Source:

@@ -20,7 +20,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ingest._fastcount import MAX_PAIRS, Counters, CountersError, Part
+from ingest._epochs import CountersError
+from ingest._fastcount import Counters
+from ingest._parts import MAX_PAIRS, Part
 from ingest.http.batch import Click
 from tests.support.frames import MINUTE, SOURCE
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ingest._fastcount import Counters, Part
+from ingest._fastcount import Counters
+from ingest._parts import Part
 from ingest.http.batch import Click
 from tests.support.frames import MINUTE, SOURCE
 from tests.support.singlestep import NoTracingError, stepped
