@@ -43,7 +43,6 @@ class NatsApi:
     ) -> None:
         self._connection, self._answers, self._register = connection, answers, register
         self._pool = pool
-        self._free = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

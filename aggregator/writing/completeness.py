@@ -28,14 +28,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = 253_402_300_799 * SECOND  # the end of the year 9999, where datetime ends
 
 
-class SilentSource(NamedTuple):
-    """An open source without a heartbeat for SILENT_AFTER; it holds completeThrough back."""
-
-    source: UUID
-    last_heard: datetime
-    complete_through: datetime
-
-
 class CompleteBut(NamedTuple):
     """Complete through this moment (None: not known), but for these nodes, which are silent."""
 
@@ -44,7 +36,10 @@ class CompleteBut(NamedTuple):
 
 
 class OpenSource(NamedTuple):
-    """What is known of an open source; times are Unix nanoseconds."""
+    """What is known of an open source; times are Unix nanoseconds.
+
+    `silent`: no heartbeat came for SILENT_AFTER; it holds completeThrough back.
+    """
 
     source: UUID
     node: str
@@ -242,16 +237,6 @@ class Progress:
         """How far completeThrough is behind the clock; None while it is not known."""
         nanoseconds = self._complete_through()
         return None if nanoseconds is None else max(0, self._clock() - nanoseconds) / SECOND
-
-    def silent_sources(self) -> list[SilentSource]:
-        """Open sources without a heartbeat for SILENT_AFTER, the longest silent first."""
-        before = self._clock() - SILENT_AFTER
-        silent = [(s.heard, u, s.through) for u, s in self._open.items() if s.heard < before]
-        silent += [(s.heard, u, s.created) for u, s in self._unseen.items() if s.heard < before]
-        return [
-            SilentSource(source, _datetime(at), _datetime(through))
-            for at, source, through in sorted(silent)
-        ]
 
     @property
     def sources_live(self) -> int:

@@ -106,11 +106,6 @@ class Spool:
         return len(self._entries)
 
     @property
-    def first_seq(self) -> int:
-        """The lowest seq held; 0 where it is empty."""
-        return next(iter(self._entries), 0)
-
-    @property
     def last_seq(self) -> int:
         """The highest seq ever held since it was opened; 0 where there was none."""
         return self._last

@@ -29,8 +29,6 @@ BLOCKING_IDLE_S: Final = 30
 RUNTIME_THREADS: Final = 1
 RUNTIME_BLOCKING_THREADS: Final = 16
 BACKLOG: Final = 4096
-HEADERS_MAX_BYTES: Final = 64 * 1024
-"""Request line and headers together; over it 431. Granian's default takes half a megabyte."""
 
 # Granian's stubs describe its public side; what is used here is typed by its own tests alone.
 _futures_untyped: Any = _futures

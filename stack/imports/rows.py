@@ -16,7 +16,6 @@ from stack.imports import accesslog
 
 MAX_COUNT: Final = 10_000_000
 """Clicks of one row at most."""
-MAX_SHOWN: Final = 120
 NAMES: Final = {
     "bannerid": "banner", "banner_id": "banner", "banner": "banner",
     "ts": "time", "time": "time", "timestamp": "time", "minute": "time",

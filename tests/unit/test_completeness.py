@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from aggregator.writing.completeness import SECOND, SILENT_AFTER, Progress
+from aggregator.writing.completeness import SECOND, SILENT_AFTER, OpenSource, Progress
 from aggregator.writing.fold import Mark
 from clickmill.messages import Committed, SourceStatus
 
@@ -39,6 +39,10 @@ def begin() -> tuple[Progress, Clock]:
     progress = Progress(clock)
     progress.reload({}, new_session=True)
     return progress, clock
+
+
+def silent_sources(progress: Progress) -> list[OpenSource]:
+    return [source for source in progress.open_sources() if source.silent]
 
 
 def test_nothing_is_known_before_the_table_was_read() -> None:
@@ -174,12 +178,12 @@ def test_a_silent_source_is_reported_and_holds_back() -> None:
     progress.committed({A: Mark(1, 1, ns(0)), B: Mark(1, 1, ns(0))})
     clock.now = START + SILENT_AFTER + SECOND
     progress.heard(SourceStatus(B, 1, clock.now))
-    (silent,) = progress.silent_sources()
-    assert (silent.source, silent.last_heard, silent.complete_through) == (A, at(0), at(0))
+    (silent,) = silent_sources(progress)
+    assert (silent.source, silent.heard, silent.through) == (A, ns(0), ns(0))
     assert (progress.sources_live, progress.sources_silent) == (1, 1)
     assert progress.complete_through() == at(0)
     progress.heard(SourceStatus(A, 1, clock.now))
-    assert not progress.silent_sources()
+    assert not silent_sources(progress)
 
 
 def test_lower_marks_are_accepted_on_a_new_session_only() -> None:
@@ -215,7 +219,7 @@ def test_a_source_without_a_read_row_makes_completeness_unknown() -> None:
     assert progress.complete_through() is None, "its first frame is on the way"
     assert (progress.sources_live, progress.sources_silent) == (1, 0)
     clock.now = START + SILENT_AFTER + 2 * SECOND
-    assert [silent.source for silent in progress.silent_sources()] == [A]
+    assert [silent.source for silent in silent_sources(progress)] == [A]
     progress.looked_up([A], {A: (Mark(3, 7, ns(1)), START)})
     assert (progress.complete_through(), progress.to_look_up()) == (at(1), [])
 

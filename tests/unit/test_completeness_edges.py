@@ -11,7 +11,7 @@ from aggregator.writing import completeness as module
 from aggregator.writing.completeness import CACHE_FOR, SECOND, SILENT_AFTER, Progress
 from aggregator.writing.fold import Mark
 from clickmill.messages import Committed, SourceStatus
-from tests.unit.test_completeness import START, A, B, Clock, at, begin, ns
+from tests.unit.test_completeness import START, A, B, Clock, at, begin, ns, silent_sources
 
 C = uuid4()
 
@@ -28,7 +28,7 @@ def test_the_first_reading_of_the_table_says_all_there_is_to_know() -> None:
     assert progress.mark_of(A) == Committed(3, 7)
     assert progress.freshness_seconds() == 4
     clock.now = ns(3) + SILENT_AFTER + 1
-    assert [silent.source for silent in progress.silent_sources()] == [B]
+    assert [silent.source for silent in silent_sources(progress)] == [B]
 
 
 def test_what_cannot_be_read_any_more_is_not_known() -> None:
@@ -64,9 +64,9 @@ def test_a_source_is_silent_only_after_its_time() -> None:
     progress.committed({A: Mark(1, 1, ns(0))})
     progress.heard(SourceStatus(B, 1, ns(0)))
     clock.now = START + SILENT_AFTER
-    assert (progress.silent_sources(), progress.sources_live) == ([], 2)
+    assert (silent_sources(progress), progress.sources_live) == ([], 2)
     clock.now += 1
-    assert sorted(s.source for s in progress.silent_sources()) == sorted([A, B])
+    assert sorted(s.source for s in silent_sources(progress)) == sorted([A, B])
     assert progress.sources_silent == 2
 
 

@@ -39,13 +39,13 @@ def segments(spool: Spool) -> list[Path]:
 
 def test_frames_survive_a_death(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
-    assert (spool.first_seq, spool.last_seq, spool.size) == (0, 0, 0)
+    assert (spool.seqs(), spool.last_seq, spool.size) == ([], 0, 0)
     spool.append(run_of(1, 2))
     spool.append(run_of(3, 3))
     for held in (spool, open_spool(tmp_path)):
         assert held.seqs() == [1, 2, 3]
         assert clicks_in(held) == {1: 1, 2: 2, 3: 3}
-        assert (held.first_seq, held.last_seq, held.last_total) == (1, 3, 6)
+        assert (held.seqs()[0], held.last_seq, held.last_total) == (1, 3, 6)
         assert held.size == sum(p.stat().st_size for p in segments(held))
         assert held.damages == []
 
@@ -229,9 +229,9 @@ def test_trimming_removes_whole_segments_and_drops_frames_immediately(tmp_path: 
         spool.append(run_of(seq, seq))
     assert len(segments(spool)) == 3
     spool.trim(SEGMENT_FRAMES - 1)
-    assert (len(segments(spool)), spool.first_seq) == (3, SEGMENT_FRAMES)
+    assert (len(segments(spool)), spool.seqs()[0]) == (3, SEGMENT_FRAMES)
     spool.trim(SEGMENT_FRAMES)
-    assert (len(segments(spool)), spool.first_seq) == (2, SEGMENT_FRAMES + 1)
+    assert (len(segments(spool)), spool.seqs()[0]) == (2, SEGMENT_FRAMES + 1)
     last = 2 * SEGMENT_FRAMES + 1
     spool.trim(last)
     assert (segments(spool), spool.size, spool.last_seq) == ([], 0, last)
