@@ -43,6 +43,12 @@ EPILOGS: Final = {
 }
 WRONG_SETTING: Final = 2
 IN_THE_WAY: Final = 1
+INTERRUPTED: Final = {
+    "backup": "Interrupted.",
+    "restore": "Interrupted.",
+    "import": "Interrupted: run the same command again, and it continues.",
+    "export": "Interrupted: run it again with --since last.",
+}
 NEEDED: Final = {
     "ingest": ("nats_url",),
     "drain": ("nats_url",),
@@ -61,9 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code."""
     arguments = vars(_parser().parse_args(argv))
     command: str = arguments.pop("command")
-    once: bool = arguments.pop("once", False)
-    give_up: str = arguments.pop("give_up", None) or ""
-    file = Path(arguments.get("file") or "")
     try:
         settings = configuration.load(arguments)
         _check_needed(command, settings)
@@ -74,18 +77,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_SETTING
     for sentence in configuration.unknown(names):
         _report(sentence, "warning", settings)
+    try:
+        return _call(command, settings, arguments)
+    except StackError as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        if command not in INTERRUPTED:
+            raise
+        print(INTERRUPTED[command], file=sys.stderr)
+    return IN_THE_WAY
+
+
+def _call(command: str, settings: Settings, given: dict[str, Any]) -> int:
+    """The exit code of this command. Raises StackError."""
     if command == "top":
-        return _top(settings, once)
+        return _top(settings, given["once"])
     if command == "drain":
         return _drain(settings)
     if command == "sources":
-        return _sources(settings, give_up)
+        return _sources(settings, given.get("give_up") or "")
     if command in ("backup", "restore"):
-        return _copy(command, settings, file)
+        return _copy(command, settings, Path(given["file"]))
     if command == "import":
-        return _import(settings, arguments)
+        return _import(settings, given)
     if command == "export":
-        return _export(settings, arguments)
+        return _export(settings, given)
     return _doctor(settings) if command == "doctor" else _run(command, settings)
 
 
@@ -118,11 +134,7 @@ def _report(text: str, level: str, settings: Settings) -> None:
 def _drain(settings: Settings) -> int:
     from stack import drain
 
-    try:
-        return drain.run(settings)
-    except StackError as error:
-        print(error, file=sys.stderr)
-        return IN_THE_WAY
+    return drain.run(settings)
 
 
 def _copy(command: str, settings: Settings, file: Path) -> int:
@@ -131,42 +143,21 @@ def _copy(command: str, settings: Settings, file: Path) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both clean up
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # about the statement it interrupts
-    try:
-        print(backup(settings, file) if command == "backup" else restore(settings, file))
-    except StackError as error:
-        print(error, file=sys.stderr)
-        return IN_THE_WAY
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return IN_THE_WAY
+    print(backup(settings, file) if command == "backup" else restore(settings, file))
     return 0
 
 
 def _import(settings: Settings, given: dict[str, Any]) -> int:
     from stack.imports.run import Options, run
 
-    try:
-        print(run(settings, Options(**{name: given[name] for name in Options._fields})))
-    except StackError as error:
-        print(error, file=sys.stderr)
-        return IN_THE_WAY
-    except KeyboardInterrupt:
-        print("Interrupted: run the same command again, and it continues.", file=sys.stderr)
-        return IN_THE_WAY
+    print(run(settings, Options(**{name: given[name] for name in Options._fields})))
     return 0
 
 
 def _export(settings: Settings, given: dict[str, Any]) -> int:
     from stack.export import Wanted, export
 
-    try:
-        print(export(settings, Wanted(**{n: given[n] for n in Wanted._fields})), file=sys.stderr)
-    except StackError as error:
-        print(error, file=sys.stderr)
-        return IN_THE_WAY
-    except KeyboardInterrupt:
-        print("Interrupted: run it again with --since last.", file=sys.stderr)
-        return IN_THE_WAY
+    print(export(settings, Wanted(**{n: given[n] for n in Wanted._fields})), file=sys.stderr)
     return 0
 
 
@@ -179,11 +170,7 @@ def _doctor(settings: Settings) -> int:
 def _sources(settings: Settings, give_up: str) -> int:
     from stack.sources import show
 
-    try:
-        show(settings, give_up)
-    except StackError as error:
-        print(error, file=sys.stderr)
-        return IN_THE_WAY
+    show(settings, give_up)
     return 0
 
 
