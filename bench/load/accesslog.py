@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from stack.imports.accesslog import Clock, Request, open_log, parse_line
+from stack.imports.accesslog import Request, open_log, parse_line
 
 MAX_BAD_SHOWN = 20
 """Bad lines that are shown in full; all of them are counted."""
@@ -46,12 +46,12 @@ class Log:
 
 def parse(lines: Iterable[bytes]) -> Log:
     """Read all lines; empty ones are passed over, unreadable ones counted and remembered."""
-    log, clock = Log(), Clock()
+    log = Log()
     for number, line in enumerate(lines, start=1):
         text = line.rstrip(b"\r\n")
         if not text:
             continue
-        request = parse_line(text, clock)
+        request = parse_line(text)
         if request is not None:
             log.requests.append(request)
             continue

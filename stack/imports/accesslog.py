@@ -11,6 +11,7 @@ import gzip
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -52,29 +53,19 @@ def open_log(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-class Clock:
-    """Log times to Unix seconds; neighbours share a second, so the last one is remembered."""
-
-    def __init__(self) -> None:
-        self._text = b""
-        self._seconds = 0.0
-
-    def seconds(self, text: bytes) -> float:
-        """Unix seconds of a log's time; ValueError when it is not a time."""
-        if text != self._text:
-            stamp = datetime.strptime(text.decode("ascii"), TIME_FORMAT)  # noqa: DTZ007  (has %z)
-            self._seconds = stamp.timestamp()
-            self._text = text
-        return self._seconds
+@lru_cache(maxsize=1)  # neighbours share a second
+def _seconds(text: bytes) -> float:
+    """Unix seconds of a log's time; ValueError when it is not a time."""
+    return datetime.strptime(text.decode("ascii"), TIME_FORMAT).timestamp()  # noqa: DTZ007  (has %z)
 
 
-def parse_line(line: bytes, clock: Clock) -> Request | None:
+def parse_line(line: bytes) -> Request | None:
     """Read one line; None when it is not a request in either format."""
     match = _LINE.match(line)
     if match is None:
         return None
     try:
-        seconds = clock.seconds(match["time"])
+        seconds = _seconds(match["time"])
     except ValueError:
         return None
     # latin-1 keeps every byte apart from every other: no two targets can fall together.

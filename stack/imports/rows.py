@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -60,7 +61,7 @@ def reader_of(path: Path, kind: str, pattern: str) -> Reader:
 def _kind_of(first: bytes) -> str:
     if first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
         return "ndjson"
-    return "log" if accesslog.parse_line(first.rstrip(), accesslog.Clock()) else "csv"
+    return "log" if accesslog.parse_line(first.rstrip()) else "csv"
 
 
 def csv_rows(lines: Iterable[bytes]) -> Iterator[Row | None]:
@@ -68,7 +69,6 @@ def csv_rows(lines: Iterable[bytes]) -> Iterator[Row | None]:
     reader = csv.reader(line.decode("utf-8-sig" if not n else "utf-8", "replace")
                         for n, line in enumerate(lines))  # fmt: skip
     places = _columns(next(reader, []))
-    clock = _Clock()
     for cells in reader:
         if not cells or cells[0].startswith("#"):  # the last line of an export
             yield None
@@ -76,7 +76,7 @@ def csv_rows(lines: Iterable[bytes]) -> Iterator[Row | None]:
         if len(cells) <= max(places.values()):
             raise RowError(reader.line_num, f"{len(cells)} columns where the first line names more")
         given = {name: cells[place] for name, place in places.items()}
-        yield _row(reader.line_num, given, clock)
+        yield _row(reader.line_num, given)
 
 
 def _columns(names: list[str]) -> dict[str, int]:
@@ -90,7 +90,7 @@ def _columns(names: list[str]) -> dict[str, int]:
 
 def ndjson_rows(lines: Iterable[bytes]) -> Iterator[Row | None]:
     """Rows of a file with a JSON object in each line. Raises RowError."""
-    decode, clock = msgspec.json.Decoder(dict[str, Any]).decode, _Clock()
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
     for number, line in enumerate(lines, 1):
         if not line.strip():
             yield None
@@ -105,14 +105,13 @@ def ndjson_rows(lines: Iterable[bytes]) -> Iterator[Row | None]:
         given = {
             NAMES[name.lower()]: value for name, value in found.items() if name.lower() in NAMES
         }
-        yield _row(number, given, clock)
+        yield _row(number, given)
 
 
 def log_rows(lines: Iterable[bytes], pattern: re.Pattern[str]) -> Iterator[Row | None]:
     """A click for each line of an access log that was one; the pattern's group is the banner."""
-    clock = accesslog.Clock()
     for number, line in enumerate(lines, 1):
-        found = accesslog.parse_line(line.rstrip(b"\r\n"), clock)
+        found = accesslog.parse_line(line.rstrip(b"\r\n"))
         match = pattern.search(found.target) if found is not None and found.is_click else None
         if found is None or match is None or found.status not in COUNTED:
             yield None
@@ -120,23 +119,9 @@ def log_rows(lines: Iterable[bytes], pattern: re.Pattern[str]) -> Iterator[Row |
             yield Row(number, int(match[1]), int(found.time), 1)
 
 
-class _Clock:
-    """Times to Unix seconds; neighbours often share one, so the last one is remembered."""
-
-    def __init__(self) -> None:
-        self._text: object = object()
-        self._seconds = 0
-
-    def seconds(self, text: object) -> int:
-        """Raises ValueError where it is no time."""
-        if text != self._text:
-            self._seconds = _seconds(text)
-            self._text = text
-        return self._seconds
-
-
-def _seconds(value: object) -> int:
-    text = str(value).strip()
+@lru_cache(maxsize=1)  # neighbours often share a time
+def _seconds(text: str) -> int:
+    """A time as Unix seconds. Raises ValueError where it is none."""
     if text.isascii() and text.isdigit():
         return int(text)
     moment = datetime.fromisoformat(text)
@@ -145,9 +130,9 @@ def _seconds(value: object) -> int:
     return int(moment.timestamp())
 
 
-def _row(line: int, given: dict[str, Any], clock: _Clock) -> Row:
+def _row(line: int, given: dict[str, Any]) -> Row:
     try:
-        at = clock.seconds(given.get("time"))
+        at = _seconds(str(given.get("time")).strip())
     except ValueError:
         raise RowError(
             line, f"ts is {given.get('time')!r}: RFC 3339 with a zone, or Unix seconds"
