@@ -11,9 +11,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from aggregator.reading.buckets import DAY_S, HOUR_S, LONG_S, QUARTER_S
-from aggregator.reading.timerange import Range
+from aggregator.reading.timerange import MINUTE_S, Range
 
 Piece = tuple[int, int]
+Units = list[tuple[int, list[Piece]]]
+"""Sizes in seconds, the largest first, each with the pieces that are cut in it."""
 
 
 class Cover(NamedTuple):
@@ -53,19 +55,21 @@ def cover_of(span: Range, starts: list[int]) -> Cover:
     if not starts:
         return pieces
     edges = [span.first, *starts[1:], span.end]
+    days = list(zip((DAY_S, HOUR_S, QUARTER_S, MINUTE_S), pieces, strict=True))
+    hours = days[1:]
     if len(starts) > 1 and starts[1] - starts[0] > LONG_S:
         for left, right in pairwise(edges):
-            _by_days(pieces, left, right)
+            _by(days, left, right)
     elif len(starts) > 1 and any(start % HOUR_S for start in starts):
         if starts[1] - starts[0] < QUARTER_S:
             pieces.minutes.append((span.first, span.end))
             return pieces
         for left, right in pairwise(edges):
-            _by_hours(pieces, left, right)
+            _by(hours, left, right)
     elif any(start % DAY_S for start in starts[1:]):
-        _by_hours(pieces, span.first, span.end)
+        _by(hours, span.first, span.end)
     else:
-        _by_days(pieces, span.first, span.end)
+        _by(days, span.first, span.end)
     return pieces
 
 
@@ -92,34 +96,18 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
     return joined
 
 
-def _by_days(pieces: Cover, left: int, right: int) -> None:
-    first, last = -(-left // DAY_S) * DAY_S, right // DAY_S * DAY_S
-    if first < last:
-        _by_hours(pieces, left, first)
-        _add(pieces.days, first, last)
-        _by_hours(pieces, last, right)
+def _by(units: Units, left: int, right: int) -> None:
+    """Adds [left, right) in whole units of the first size, and its ends in the sizes after it."""
+    (size, pieces), *finer = units
+    first, last = -(-left // size) * size, right // size * size
+    if not finer:
+        _add(pieces, left, right)
+    elif first < last:
+        _by(finer, left, first)
+        _add(pieces, first, last)
+        _by(finer, last, right)
     else:
-        _by_hours(pieces, left, right)
-
-
-def _by_hours(pieces: Cover, left: int, right: int) -> None:
-    first, last = -(-left // HOUR_S) * HOUR_S, right // HOUR_S * HOUR_S
-    if first < last:
-        _by_quarters(pieces, left, first)
-        _add(pieces.hours, first, last)
-        _by_quarters(pieces, last, right)
-    else:
-        _by_quarters(pieces, left, right)
-
-
-def _by_quarters(pieces: Cover, left: int, right: int) -> None:
-    first, last = -(-left // QUARTER_S) * QUARTER_S, right // QUARTER_S * QUARTER_S
-    if first < last:
-        _add(pieces.minutes, left, first)
-        _add(pieces.quarters, first, last)
-        _add(pieces.minutes, last, right)
-    else:
-        _add(pieces.minutes, left, right)
+        _by(finer, left, right)
 
 
 def _add(pieces: list[Piece], left: int, right: int) -> None:
