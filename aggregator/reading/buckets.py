@@ -39,11 +39,6 @@ def _zones() -> frozenset[str]:
     return frozenset(available_timezones()) - _NO_PLACE
 
 
-@cache
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
-
-
 def parse_zone(text: str | None) -> ZoneInfo:
     """The time zone of that IANA name, UTC where none is given. Problem: invalid_tz."""
     if text is None:
@@ -53,16 +48,7 @@ def parse_zone(text: str | None) -> ZoneInfo:
             "invalid_tz",
             f"tz is {quote(text)}: it must be a time zone's name, such as Europe/Berlin or UTC",
         )
-    return _zone(text)
-
-
-def parse_step(text: str | None) -> str:
-    """The name of a step, 1m where none is given. Raises Problem (invalid_step)."""
-    if text is None:
-        return "1m"
-    if text not in STEPS:
-        raise bad("invalid_step", f"step is {quote(text)}: it must be one of {', '.join(STEPS)}")
-    return text
+    return ZoneInfo(text)
 
 
 def _offset(zone: ZoneInfo, seconds: int) -> int:

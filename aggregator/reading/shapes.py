@@ -41,7 +41,7 @@ class Shape:
     """How a series is to be cut and shown: step, zone, filling, format."""
 
     def __init__(self, given: Params, now: datetime, complete: datetime | None) -> None:
-        self.step = buckets.parse_step(params.single(given, "step", "invalid_step"))
+        self.step = params.choice(given, "step", "invalid_step", buckets.STEPS) or "1m"
         self.zone: ZoneInfo = buckets.parse_zone(params.single(given, "tz", "invalid_tz"))
         self.span = range_of(given, now, complete, self.step, self.zone)
         self.asked = Question(self.span, self.step, self.zone)

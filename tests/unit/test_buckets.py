@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aggregator.reading import buckets
 from aggregator.reading.cover import Marks, cover_of, within
+from aggregator.reading.shapes import Shape
 from aggregator.reading.timerange import MINUTE_S, Range, iso
 from clickmill.contract.problem import Problem
 
@@ -241,7 +242,8 @@ def test_unknown_zones(name: str) -> None:
 
 
 def test_steps() -> None:
-    assert buckets.parse_step(None) == "1m"
+    now = at("2024-12-01T00:00")
+    assert Shape({}, now, None).step == "1m"
     with pytest.raises(Problem) as refused:
-        buckets.parse_step("2m")
+        Shape({"step": ["2m"]}, now, None)
     assert refused.value.code == "invalid_step"
