@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client.core import InfoMetricFamily
-from prometheus_client.metrics_core import Metric
+from prometheus_client import CollectorRegistry, Info
 
 
 def _version(package: str) -> str:
@@ -28,13 +26,6 @@ def build() -> dict[str, str]:
     }
 
 
-class BuildInfo:
-    """A prometheus-client collector of one metric that is always 1."""
-
-    def describe(self) -> list[Metric]:
-        """The metric without its values."""
-        return list(self.collect())
-
-    def collect(self) -> Iterator[Metric]:
-        """The metric."""
-        yield InfoMetricFamily("clickmill_build", "Versions that run here.", value=build())
+def register(registry: CollectorRegistry) -> None:
+    """Add the metric, which is always 1."""
+    Info("clickmill_build", "Versions that run here.", registry=registry).info(build())

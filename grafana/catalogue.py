@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from aggregator.http.metrics import HttpMetrics
 from aggregator.writing.metrics import Metrics, register_process
-from clickmill.build_info import BuildInfo
+from clickmill import build_info
 from ingest.metrics import METHODS, ROUTES, STATUSES, NodeCollector
 
 _SUFFIXES: Final = {
@@ -46,9 +46,11 @@ class Known(NamedTuple):
 
 def ingest() -> list[Known]:
     """The metrics of a worker."""
+    registry = CollectorRegistry()
+    build_info.register(registry)
     with tempfile.TemporaryDirectory() as directory:
         families = list(NodeCollector(Path(directory)).collect())
-    return _known([*families, *BuildInfo().collect()], {})
+    return _known([*families, *registry.collect()], {})
 
 
 def aggregator() -> list[Known]:

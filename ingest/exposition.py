@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from clickmill.build_info import BuildInfo
+from clickmill import build_info
 from ingest.metrics import NodeCollector
 
 
@@ -17,7 +17,7 @@ class Exposition:
     def __init__(self, directory: Path) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(NodeCollector(directory))
-        self._registry.register(BuildInfo())
+        build_info.register(self._registry)
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """(content type, text); OpenMetrics where asked for."""

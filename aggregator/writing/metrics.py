@@ -17,7 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from clickmill.build_info import BuildInfo
+from clickmill import build_info
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 LAG_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 1800)
@@ -29,7 +29,7 @@ def register_process(registry: CollectorRegistry) -> None:
     # Without it, each counter has a second series, of its creation time.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     ProcessCollector(registry=registry)
-    registry.register(BuildInfo())
+    build_info.register(registry)
 
 
 class _Make:
