@@ -60,9 +60,8 @@ class Caller(NamedTuple):
         address = self.address
         if self.forwarded_for and is_loopback(address):
             address = self.forwarded_for[-1].rpartition(",")[2].strip()
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
+        ip = _ip(address)
+        if ip is None:
             return address[:_MAX_CLIENT_CHARS]
         return ip.exploded[:_V6_NETWORK_CHARS] if ip.version == 6 else address
 
@@ -90,7 +89,7 @@ class Hosts:
         An IP address always does: a page that was loaded from one can't make it another machine's.
         """
         name = _name_of(host)
-        return name == "localhost" or name in self._allowed or _is_address(name)
+        return name == "localhost" or name in self._allowed or _ip(name) is not None
 
     def is_foreign(self, origin: str, host: str) -> bool:
         """Whether a page of this origin is not ours: not of this host, nor of a name set."""
@@ -162,21 +161,18 @@ def _is_port(text: str) -> bool:
     return not text or (text.isascii() and text.isdigit() and len(text) <= 5)
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach an address, or can have it."""
     if address == "localhost":
         return True
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
+    ip = _ip(address)
     mapped = getattr(ip, "ipv4_mapped", None)
-    return bool((mapped or ip).is_loopback)
+    return ip is not None and bool((mapped or ip).is_loopback)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a text is; None where it is none."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
