@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
 from litestar import Response, delete, get, patch, put
 from litestar.params import FromPath
 
 from aggregator.http import openapi
-from aggregator.http.middleware import AnyRequest, read_body, respond
+from aggregator.http.middleware import AnyRequest, query_of, read_body, respond_json
 from aggregator.http.parts import FromParts, Parts
 from aggregator.reading.banners import (
     MAX_LISTED,
@@ -19,19 +18,14 @@ from aggregator.reading.banners import (
     parse_change,
     parse_entry,
 )
-from aggregator.reading.formats import JSON, Answer
 from clickmill.contract import params
 
 LIST_PARAMS: Final = frozenset({"after", "limit"})
 MAX_ID: Final = 2**31 - 1
 
 
-def _json(value: msgspec.Struct) -> Response[bytes]:
-    return respond(Answer(200, JSON, msgspec.json.encode(value)))
-
-
 def _register(parts: Parts, text: str, request: AnyRequest) -> tuple[Register, int]:
-    params.check_names(params.from_query(request.scope["query_string"]), ())
+    query_of(request)
     return parts.register, params.banner_id(text, parts.max_banner_id)
 
 
@@ -42,11 +36,10 @@ def _register(parts: Parts, text: str, request: AnyRequest) -> tuple[Register, i
 )
 async def banners_list(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """The register, by ascending ID, a page at a time."""
-    given = params.from_query(request.scope["query_string"])
-    params.check_names(given, LIST_PARAMS)
+    given = query_of(request, LIST_PARAMS)
     limit = params.whole(given, "limit", "invalid_limit", 1, MAX_LISTED, MAX_LISTED)
     after = params.whole(given, "after", "invalid_after", 0, MAX_ID, -1)
-    return _json(await parts.register.page(after, limit))
+    return respond_json(await parts.register.page(after, limit))
 
 
 @get(
@@ -59,7 +52,7 @@ async def banner_get(
 ) -> Response[bytes]:
     """One banner's name and target."""
     register, number = _register(parts, banner_id, request)
-    return _json(await register.get(number))
+    return respond_json(await register.get(number))
 
 
 @put(
@@ -74,7 +67,7 @@ async def banner_put(
     """Registers a banner, or replaces its entry; workers redirect to the target at once."""
     register, number = _register(parts, banner_id, request)
     entry = parse_entry(await read_body(request))
-    return _json(await register.put(number, entry))
+    return respond_json(await register.put(number, entry))
 
 
 @patch(
@@ -89,7 +82,7 @@ async def banner_patch(
     """Changes the name or the target of a registered banner; null removes it."""
     register, number = _register(parts, banner_id, request)
     change = parse_change(await read_body(request))
-    return _json(await register.patch(number, change))
+    return respond_json(await register.patch(number, change))
 
 
 @delete(

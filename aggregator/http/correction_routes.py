@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from litestar import Response, get, post
 
-from aggregator.corrections.request import (
-    Correction,
-    CorrectionList,
-    parse,
-)
+from aggregator.corrections.request import Correction, CorrectionList, parse
 from aggregator.http import openapi
-from aggregator.http.middleware import AnyRequest, read_body, respond
+from aggregator.http.middleware import AnyRequest, query_of, read_body, respond_json
 from aggregator.http.parts import FromParts
 from aggregator.reading.banners import MAX_LISTED
-from aggregator.reading.formats import JSON, Answer
 from clickmill.contract import params
 from clickmill.contract.params import MAX_ID_DIGITS
 
@@ -34,13 +28,12 @@ assert len(str(MAX_ID)) <= MAX_ID_DIGITS
 )
 async def corrections_list(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """The corrections, by ascending ID, a page at a time."""
-    given = params.from_query(request.scope["query_string"])
-    params.check_names(given, LIST_PARAMS)
+    given = query_of(request, LIST_PARAMS)
     limit = params.whole(given, "limit", "invalid_limit", 1, MAX_LISTED, MAX_LISTED)
     after = params.whole(given, "after", "invalid_after", 0, MAX_ID, 0)
     text = params.single(given, "bannerID", "invalid_banner_id")
     banner = params.banner_id(text, parts.max_banner_id) if text is not None else None
-    return _json(200, await parts.ledger.page(after, limit, banner))
+    return respond_json(await parts.ledger.page(after, limit, banner))
 
 
 @post(
@@ -52,12 +45,8 @@ async def corrections_list(request: AnyRequest, parts: FromParts) -> Response[by
 )
 async def correction_post(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """Corrects statistics, or takes a correction back; with a reason and an author."""
-    params.check_names(params.from_query(request.scope["query_string"]), ())
-    return _json(201, await parts.ledger.add(parse(await read_body(request))))
-
-
-def _json(status: int, value: Any) -> Response[bytes]:
-    return respond(Answer(status, JSON, msgspec.json.encode(value)))
+    query_of(request)
+    return respond_json(await parts.ledger.add(parse(await read_body(request))), 201)
 
 
 HANDLERS: Final = [corrections_list, correction_post]

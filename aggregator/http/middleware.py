@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, InternalServerException
@@ -24,6 +25,7 @@ from litestar.utils import normalize_path
 from aggregator.http.metrics import OTHER, HttpMetrics
 from aggregator.reading.formats import JSON, Answer
 from aggregator.reading.sharing import asker
+from clickmill.contract import params
 from clickmill.contract.access import Access, Caller, is_of_a_proxy
 from clickmill.contract.params import MAX_BODY_BYTES
 from clickmill.contract.problem import Problem, body_cut, body_timeout, body_too_large
@@ -71,6 +73,18 @@ def respond(answer: Answer) -> Response[Any]:
     return Response(
         answer.body, status_code=answer.status, media_type=answer.content_type, headers=headers
     )
+
+
+def respond_json(value: msgspec.Struct, status: int = 200) -> Response[Any]:
+    """A value as JSON."""
+    return respond(Answer(status, JSON, msgspec.json.encode(value)))
+
+
+def query_of(request: AnyRequest, known: Collection[str] = ()) -> dict[str, list[str]]:
+    """The parameters of the query. Raises Problem for one that is not `known`."""
+    given = params.from_query(request.scope["query_string"])
+    params.check_names(given, known)
+    return given
 
 
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -14,10 +14,9 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from aggregator.http import openapi
-from aggregator.http.middleware import AnyRequest, read_body, respond
+from aggregator.http.middleware import AnyRequest, query_of, read_body, respond_json
 from aggregator.http.parts import FromParts
 from aggregator.reading.banners import check_name
-from aggregator.reading.formats import JSON, Answer
 from clickmill import messages
 from clickmill.contract import params
 from clickmill.contract.problem import bad
@@ -54,7 +53,7 @@ def _answer(reply: messages.SourcesReply) -> Response[bytes]:
         )
         for row in reply.sources
     ]  # fmt: skip
-    return respond(Answer(200, JSON, msgspec.json.encode(SourceList(rows))))
+    return respond_json(SourceList(rows))
 
 
 @get(
@@ -64,7 +63,7 @@ def _answer(reply: messages.SourcesReply) -> Response[bytes]:
 )
 async def sources_list(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """The workers that report."""
-    params.check_names(params.from_query(request.scope["query_string"]), ())
+    query_of(request)
     return _answer(await parts.sources(messages.SourcesRequest()))
 
 
@@ -77,7 +76,7 @@ async def sources_list(request: AnyRequest, parts: FromParts) -> Response[bytes]
 )
 async def sources_give_up(request: AnyRequest, parts: FromParts) -> Response[bytes]:
     """Closes the sources of a machine that is lost for good, and writes down who said so."""
-    params.check_names(params.from_query(request.scope["query_string"]), ())
+    query_of(request)
     given = params.texts(await read_body(request), ("source", "by"), EXAMPLE)
     source, by = given.get("source"), given.get("by")
     if not source or not by:
