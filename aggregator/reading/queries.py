@@ -139,8 +139,7 @@ class Reader:
             async with asyncio.timeout(ANSWER_TIMEOUT_S), self._sharing.turn():
                 return await self._twice(work)
         except (psycopg.Error, PoolTimeout, TimeoutError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            log.warning("statistics can't be read: %s", reason)
+            log.warning("statistics can't be read: %s", first_line(error))
             raise stats_unreadable() from error
 
     async def _twice(self, work: Work) -> list[TupleRow]:

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -136,7 +137,7 @@ class Table:
         width, full = at.width, at.full
         if len(rows) > self._most:  # the last banner may have more rows: the next page has it
             after = rows[-1][0]
-            rows = rows[: bisect_left(rows, after, key=_banner_of)]
+            rows = rows[: bisect_left(rows, after, key=itemgetter(0))]
             width = full = max(1, after - at.banner)
         elif 2 * len(rows) < self._most:
             width = min(4 * width, MAX_BANNERS)
@@ -284,10 +285,6 @@ def _narrower(at: Cursor) -> Cursor:
     """The same page with fewer banners, and at the beginning of a slice with fewer buckets."""
     units = at.units if at.banner else max(1, at.units // 4)
     return msgspec.structs.replace(at, units=units, width=max(FIRST_WIDTH, at.width // 64))
-
-
-def _banner_of(row: Row) -> int:
-    return row[0]
 
 
 def _range(first: int, end: int) -> Range:

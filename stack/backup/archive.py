@@ -18,6 +18,7 @@ from zipfile import BadZipFile, ZipFile
 
 import msgspec
 
+from ingest.durable.directory import sync_directory
 from stack.errors import StackError
 
 FORMAT: Final = 1
@@ -67,7 +68,7 @@ def new(path: Path) -> Iterator[ZipFile]:
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
-        _sync(path.parent)
+        sync_directory(path.parent)
     except PermissionError as error:
         raise StackError(
             f"{error.filename}: {error.strerror}. Run the backup as the user who owns the data "
@@ -93,14 +94,6 @@ def _opened(draft: Path) -> Iterator[int]:
         raise StackError(
             f"Another backup is writing {draft}: wait until it is complete."
         ) from error
-    finally:
-        os.close(fd)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
+from clickmill.retry import first_line
 from clickmill.settings import Settings
 from stack import lock
 from stack.backup.programs import Server
@@ -65,8 +66,7 @@ def connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
                 connection.execute(f"SET {name} = 0")
             yield connection
     except psycopg.Error as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StackError(f"Postgres: {why}.") from error
+        raise StackError(f"Postgres: {first_line(error)}.") from error
 
 
 def server(connection: psycopg.Connection[Any], dsn: str) -> Server:

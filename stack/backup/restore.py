@@ -23,6 +23,7 @@ from aggregator.writing.fold import MAX_BATCH_FRAMES, Arrival
 from aggregator.writing.store import Store
 from clickmill import wire
 from clickmill.failpoints import failpoint
+from clickmill.retry import first_line
 from clickmill.settings import Settings
 from stack.backup import archive, database, programs, spools
 from stack.backup.archive import Manifest
@@ -169,7 +170,7 @@ def _finish(dsn: str, path: Path, manifest: Manifest) -> None:
         with psycopg.connect(dsn, autocommit=True) as session:
             session.execute("ANALYZE")
     except (psycopg.Error, TimeoutError) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise StackError(
             f"The tables are restored, but not yet all of the frames ({why}): run the same "
             "command again, which does the rest."
