@@ -130,10 +130,6 @@ class Store:
         row = await cursor.fetchone()
         return messages.Committed(row[0], row[1], closed=True) if row is not None else None
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._discard()
-
     async def _apply_places(
         self, arrivals: Sequence[Arrival], at: list[int], applied: Applied
     ) -> None:
@@ -141,7 +137,7 @@ class Store:
         try:
             folded, marks = await self._until_committed(chosen, applied, refused="")
         except (psycopg.errors.QueryCanceled, *VALUE_ERRORS) as error:
-            await self._discard()
+            await self.close()
             if len(at) > 1:
                 arrivals = with_floors(arrivals)
                 for half in halves(arrivals, at):
@@ -184,7 +180,7 @@ class Store:
         self._on_retry()
         if self._throttle.allows(time.monotonic()):
             log.warning("Postgres: %s; nothing is lost, trying again", first_line(error))
-        await self._discard()
+        await self.close()
         await asyncio.sleep(backoff.pause())
 
     async def _transaction(
@@ -282,8 +278,8 @@ class Store:
                 log.info("Postgres: connected")
         return self._connection
 
-    async def _discard(self) -> None:
-        """Throw the connection away, whatever state it is in."""
+    async def close(self) -> None:
+        """Close the connection, whatever state it is in; the next use opens another."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

@@ -20,6 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -75,16 +76,13 @@ class Source:
         Raises OSError where the disk has no room; what was made until then is removed, since a
         disk that is nearly full has no room for the remains of every try.
         """
-
-        def counters(making: Path, name: UUID) -> Counters:
-            return make_counters(making / "counters", name, capacity, counters_dir)
-
-        return cls._make(root, max_bytes, counters)
+        fill = partial(make_counters, capacity=capacity, elsewhere=counters_dir)
+        return cls._make(root, max_bytes, fill)
 
     @classmethod
     def create_for_batches(cls, root: Path, max_bytes: int) -> Source:
         """A new source of this process without counters, as `create`."""
-        source = cls._make(root, max_bytes, lambda making, name: None)
+        source = cls._make(root, max_bytes, lambda path, name: None)
         source.accepting, source.created_at = True, time.time_ns()
         return source
 
@@ -100,7 +98,7 @@ class Source:
             undo.callback(os.close, lock)  # after what follows: until then it must not be adopted
             undo.callback(_discard, home)
             undo.callback(_discard, making)
-            counters = fill(making, name)
+            counters = fill(making / "counters", name)
             making.rename(home)
             sync_directory(root)
             source = cls(home, lock, max_bytes)

@@ -71,11 +71,12 @@ class Spool:
     max_bytes: int
     sync: Callable[[int], None] = os.fdatasync
     damages: list[Damage] = field(default_factory=list)
+    last_seq: int = 0
+    """The highest seq ever held since it was opened; 0 where there was none."""
     last_total: int = 0
     last_closed: bool = False
     _entries: dict[int, _Entry] = field(default_factory=dict)
     _segments: dict[Path, int] = field(default_factory=dict)
-    _last: int = 0
     _tail: int = -1
     _tail_path: Path | None = None
     _tail_frames: int = 0
@@ -104,11 +105,6 @@ class Spool:
     def frames(self) -> int:
         """Frames that can be read."""
         return len(self._entries)
-
-    @property
-    def last_seq(self) -> int:
-        """The highest seq ever held since it was opened; 0 where there was none."""
-        return self._last
 
     def seqs(self) -> list[int]:
         """Every seq held, ascending."""
@@ -158,8 +154,8 @@ class Spool:
 
     def _index(self, frame: wire.Frame, entry: _Entry) -> None:
         self._entries[frame.seq] = entry
-        if frame.seq > self._last:
-            self._last, self.last_total = frame.seq, frame.total
+        if frame.seq > self.last_seq:
+            self.last_seq, self.last_total = frame.seq, frame.total
             self.last_closed = frame.closed
 
     def _write(self, seq: int, data: bytes) -> tuple[Path, int]:
@@ -181,7 +177,7 @@ class Spool:
         full = self._tail_frames >= SEGMENT_FRAMES
         if path is not None and not full and self._segments.get(path, 0) < SEGMENT_BYTES:
             return path
-        self._give_up_tail()
+        self.close()
         # Two files may begin at the same seq: the first of them was given up after an error.
         attempt = 0
         while (new := self.directory / f"{seq:020d}-{attempt:04d}{SUFFIX}").exists():
@@ -191,7 +187,8 @@ class Spool:
         sync_directory(self.directory)
         return new
 
-    def _give_up_tail(self) -> None:
+    def close(self) -> None:
+        """Let go of the open file; the frames stay, and the next append begins a new one."""
         if self._tail >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._tail)
@@ -199,7 +196,7 @@ class Spool:
 
     def _abandon_tail(self) -> None:
         self._failed = self._tail_path or self._failed
-        self._give_up_tail()
+        self.close()
         with contextlib.suppress(OSError):
             self._cut_off_failed()
 
@@ -239,7 +236,7 @@ class Spool:
         used = {entry.segment for entry in self._entries.values()}
         for path in [p for p in self._segments if p not in used]:
             if path == self._tail_path:
-                self._give_up_tail()
+                self.close()
             path.unlink(missing_ok=True)
             del self._segments[path]
 
@@ -262,10 +259,6 @@ class Spool:
         except OSError as error:
             why = f"the spool {self.directory} can't be made durable ({error.strerror})"
             raise SpoolError(f"{why}: replace the disk") from error
-
-    def close(self) -> None:
-        """Let go of the open file; the frames stay."""
-        self._give_up_tail()
 
     # --- opening what is there ----------------------------------------------------------------
 
