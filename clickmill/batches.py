@@ -11,6 +11,7 @@ and the digest of what is to be counted. Another body with the same key has anot
 from __future__ import annotations
 
 from array import array
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -23,6 +24,8 @@ KEY_DAYS: Final = 7
 LATE_DAYS: Final = 7
 """A frame that reaches Postgres later than this after it was sealed is not counted unseen: the
 first one with its key may be forgotten by then. It is set aside, and reported."""
+MAX_AHEAD_S: Final = 300
+"""How far in the future the time of a click may be."""
 NO_TIME: Final = 2**32 - 1
 """Minute of a click without a time of its own, in what the digest is made of."""
 
@@ -67,6 +70,14 @@ def make(
     first = min(when, default=now)
     after = array("I", [minute - first for minute in when]).tobytes()
     return KeyedBatch(key, digest, first, packed_ids, packed_counts, after, sum(counts))
+
+
+def show(at: float) -> str:
+    """A time in Unix seconds as it may stand in a message."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return str(at)
 
 
 def _digest(data: bytes) -> UUID:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from clickmill import batches, wire
+from clickmill.batches import MAX_AHEAD_S, show
 from clickmill.contract.params import unknown_banner
 from clickmill.contract.problem import bad, quote
 from ingest.http.batch import TimedClick
 
 HEADER: Final = "idempotency-key"
-MAX_AHEAD_S: Final = 300
 SECONDS_PER_DAY: Final = 86_400
 _KEY: Final = re.compile(r'"([ -!#-\[\]-~]{1,64})"|([!#-\[\]-~]{1,64})')
 
@@ -57,7 +57,7 @@ def _check_times(seconds: Sequence[int | None], backdate_days: int, now: float) 
         if at is not None and not first <= at <= last:
             raise bad(
                 "invalid_ts",
-                f"item {index}: ts is {_show(at)} and it is {_show(now)}: at most {backdate_days} "
+                f"item {index}: ts is {show(at)} and it is {show(now)}: at most {backdate_days} "
                 "days before (CLICKMILL_MAX_BACKDATE_DAYS, CLICKMILL_RETENTION_DAYS) and "
                 f"{MAX_AHEAD_S // 60} minutes after are taken; nothing was counted",
             )
@@ -65,10 +65,3 @@ def _check_times(seconds: Sequence[int | None], backdate_days: int, now: float) 
 
 def _seconds(ts: datetime | int | None) -> int | None:
     return int(ts.timestamp()) if isinstance(ts, datetime) else ts
-
-
-def _show(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return str(at)

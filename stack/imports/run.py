@@ -6,10 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from clickmill.batches import MAX_AHEAD_S, show
 from clickmill.settings import Settings
 from stack.errors import StackError
 from stack.imports import accesslog, chunks
@@ -19,7 +19,6 @@ from stack.imports.rows import Reader, Row, RowError, reader_of
 from stack.progress import progress
 
 CONNECTIONS: Final = 4
-MAX_AHEAD_S: Final = 300
 DAY_S: Final = 86_400
 
 
@@ -54,7 +53,7 @@ def run(settings: Settings, options: Options) -> str:
         raise StackError(f"{options.file} can't be read ({error}).") from error
     return (
         f"{options.file}: {contents.clicks:,} clicks in {contents.rows:,} of {contents.lines:,} "
-        f"lines are counted, from {_show(contents.first)} to {_show(contents.last)}."
+        f"lines are counted, from {show(contents.first)} to {show(contents.last)}."
     )
 
 
@@ -91,7 +90,7 @@ def _check(rows: Iterator[Row | None], settings: Settings, now: float) -> Conten
 
 def _outside(row: Row, days: int) -> str:
     return (
-        f"ts is {_show(row.at)}: clicks may be at most {days} days old "
+        f"ts is {show(row.at)}: clicks may be at most {days} days old "
         "(CLICKMILL_MAX_BACKDATE_DAYS, here and where the workers run)"
     )
 
@@ -114,10 +113,3 @@ def _send(batches: Iterator[Chunk], client: Client, lines: int) -> None:
 def _finish(sent: Future[None], lines: int, advance: Callable[[int], None]) -> None:
     sent.result()
     advance(lines)
-
-
-def _show(at: int) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return str(at)
