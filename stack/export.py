@@ -137,13 +137,11 @@ def _receive(settings: Settings, wanted: Wanted, form: str, since: str, out: Bin
     query = {"format": form, "step": wanted.step, "tz": wanted.tz}
     query |= {"tsFrom": since or "0", "tsTo": wanted.until or "complete"}
     path = "/stats?" + urlencode([*query.items(), *(("bannerID", b) for b in wanted.banners)])
-    token = settings.stats_token.partition(",")[0].strip()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     host = probe.own_address(settings.stats_host)
     connection = http.client.HTTPConnection(host, settings.stats_port, timeout=TIMEOUT_S)
     with contextlib.closing(connection):
         try:
-            connection.request("GET", path, headers=headers)
+            connection.request("GET", path, headers=probe.bearer(settings.stats_token))
             response = connection.getresponse()
             if response.status != 200:
                 raise StackError(_refusal(response.status, response.read(CHUNK_BYTES)))

@@ -30,6 +30,12 @@ def url(host: str, port: int, path: str = "") -> str:
     return f"http://{f'[{address}]' if ':' in address else address}:{port}{path}"
 
 
+def bearer(tokens: str) -> dict[str, str]:
+    """The header with the first token of a setting; none where it is empty."""
+    token = tokens.partition(",")[0].strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 async def get(host: str, port: int, path: str, token: str = "") -> Answer:
     """GET, bounded in time and size. Errors of the other side are returned, not raised."""
     try:
@@ -44,9 +50,8 @@ async def get(host: str, port: int, path: str, token: str = "") -> Answer:
 
 
 def _get(host: str, port: int, path: str, token: str) -> Answer:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     with contextlib.closing(HTTPConnection(host, port, timeout=ANSWER_SECONDS)) as connection:
-        connection.request("GET", path, headers=headers)
+        connection.request("GET", path, headers=bearer(token))
         answer = connection.getresponse()
         text = answer.read(ANSWER_MAX_BYTES).decode("utf-8", "replace").strip()
     return Answer(answer.status, text)

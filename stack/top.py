@@ -107,9 +107,8 @@ async def _side(settings: Settings, port: int, last: Side) -> Side:
 
 
 async def _ask(settings: Settings, port: int, path: str) -> probe.Answer:
-    token = settings.stats_token.partition(",")[0].strip()
     host = settings.host if port == settings.port else settings.stats_host
-    return await probe.get(host, port, path, token)
+    return await probe.get(host, port, path, settings.stats_token)
 
 
 def _why(answer: probe.Answer) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from clickmill.retry import Backoff
 from stack.errors import StackError
 from stack.imports.chunks import Chunk
+from stack.probe import bearer
 
 TIMEOUT_S: Final = 30.0
 GIVE_UP_S: Final = 60.0
@@ -24,16 +25,14 @@ AGAIN: Final = (408, 429, 502, 503, 504)
 class Client:
     """One connection for each thread that sends."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, tokens: str) -> None:
         """Raises StackError where `url` is none of HTTP."""
         where = urlsplit(url)
         if where.scheme not in ("http", "https") or not where.hostname:
             raise StackError(f"--url is {url!r}: give the ingest port as http://HOST:PORT")
         self._secure = where.scheme == "https"
         self._host, self._port, self._path = where.hostname, where.port, where.path.rstrip("/")
-        self._headers = {"Content-Type": "application/msgpack"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._headers = {"Content-Type": "application/msgpack"} | bearer(tokens)
         self._of_thread = threading.local()
 
     def send(self, chunk: Chunk) -> None:

@@ -43,7 +43,7 @@ class Contents(NamedTuple):
 
 def run(settings: Settings, options: Options) -> str:
     """Import the file; what was done, in a sentence. Raises StackError."""
-    client = Client(options.url or f"http://127.0.0.1:{settings.port}", _token(settings))
+    client = Client(options.url or f"http://127.0.0.1:{settings.port}", settings.write_token)
     try:
         reader = reader_of(options.file, options.kind, options.pattern)
         contents = _check(_rows(options.file, reader), settings, time.time())
@@ -55,10 +55,6 @@ def run(settings: Settings, options: Options) -> str:
         f"{options.file}: {contents.clicks:,} clicks in {contents.rows:,} of {contents.lines:,} "
         f"lines are counted, from {show(contents.first)} to {show(contents.last)}."
     )
-
-
-def _token(settings: Settings) -> str:
-    return settings.write_token.partition(",")[0].strip()
 
 
 def _rows(path: Path, reader: Reader) -> Iterator[Row | None]:
