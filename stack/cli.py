@@ -91,22 +91,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _call(command: str, settings: Settings, given: dict[str, Any]) -> int:
     """The exit code of this command. Raises StackError."""
     if command == "top":
-        return _top(settings, given["once"])
+        from stack.top import watch  # each imported late: a wrong setting is reported sooner
+
+        return 0 if watch(settings, given["once"]) else IN_THE_WAY
     if command == "drain":
-        return _drain(settings)
+        from stack import drain
+
+        return drain.run(settings)
+    if command == "doctor":
+        from stack.doctor.examine import examine
+
+        return examine(settings)
     if command == "sources":
-        return _sources(settings, given.get("give_up") or "")
+        from stack.sources import show
+
+        show(settings, given.get("give_up") or "")
+        return 0
     if command in ("backup", "restore"):
         return _copy(command, settings, Path(given["file"]))
     if command == "import":
         return _import(settings, given)
     if command == "export":
         return _export(settings, given)
-    return _doctor(settings) if command == "doctor" else _run(command, settings)
+    return _run(command, settings)
 
 
 def _run(command: str, settings: Settings) -> int:
-    from stack.run import run  # imported late: a wrong setting is reported sooner
+    from stack.run import run
 
     log = Log(kind=settings.log_format)
     try:
@@ -131,12 +142,6 @@ def _report(text: str, level: str, settings: Settings) -> None:
     print(text, file=sys.stderr)
 
 
-def _drain(settings: Settings) -> int:
-    from stack import drain
-
-    return drain.run(settings)
-
-
 def _copy(command: str, settings: Settings, file: Path) -> int:
     from stack.backup.create import backup
     from stack.backup.restore import restore
@@ -159,25 +164,6 @@ def _export(settings: Settings, given: dict[str, Any]) -> int:
 
     print(export(settings, Wanted(**{n: given[n] for n in Wanted._fields})), file=sys.stderr)
     return 0
-
-
-def _doctor(settings: Settings) -> int:
-    from stack.doctor.examine import examine
-
-    return examine(settings)
-
-
-def _sources(settings: Settings, give_up: str) -> int:
-    from stack.sources import show
-
-    show(settings, give_up)
-    return 0
-
-
-def _top(settings: Settings, once: bool) -> int:
-    from stack.top import watch
-
-    return 0 if watch(settings, once) else IN_THE_WAY
 
 
 def check_closed(command: str, settings: Settings) -> None:
