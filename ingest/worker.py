@@ -74,7 +74,7 @@ async def serve(settings: Settings) -> int:
     sealer.counters.max_pairs = link.max_pairs()
     async with asyncio.TaskGroup() as group:
         work = [
-            link.run(), sealer.run(settings.flush_interval, link, own), _ship(own, link),
+            link.run(), sealer.run(settings.flush_interval, link, own), link.ship(own),
             adoption.run(), batches.run(), TargetsSync(link.connection, targets).run(),
             health.run(),
         ]  # fmt: skip
@@ -93,11 +93,6 @@ async def serve(settings: Settings) -> int:
         await end(tasks)
     # The lock of our own source is kept: a connection may still be counting until we are gone.
     return report(shippers, data_dir)
-
-
-async def _ship(own: Shipper, link: NatsLink) -> None:
-    await link.ready()
-    await own.run(link.connection)
 
 
 def _source(settings: Settings, root: Path) -> Source:

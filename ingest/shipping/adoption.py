@@ -69,8 +69,7 @@ class Adoption:
 
     async def _ship_and_remove(self, shipper: Shipper) -> None:
         try:
-            await self._link.ready()
-            await shipper.run(self._link.connection)
+            await self._link.ship(shipper)
             _remove(shipper.source)
         finally:
             self.shippers.remove(shipper)

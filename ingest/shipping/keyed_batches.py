@@ -153,12 +153,8 @@ class KeyedBatches:
         outbox = limits.outbox(mark=0)
         shipper = Shipper(source, outbox, self._slot, limits.stream, limits.node_name)
         self.shippers.append(shipper)
-        group.create_task(self._ship(shipper))
+        group.create_task(self._link.ship(shipper))
         return Appender(source, outbox, shipper.disk, self._slot)
-
-    async def _ship(self, shipper: Shipper) -> None:
-        await self._link.ready()
-        await shipper.run(self._link.connection)
 
     def _refuse(self, entry: _Entry, problem: Problem) -> None:
         self._recent.pop(entry.batch.key, None)

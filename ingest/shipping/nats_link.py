@@ -8,12 +8,13 @@ import logging
 from clickmill.connection import Connection
 from clickmill.stream import ReplicasError, StreamOptions, ensure_stream
 from ingest.shipping.payload import MaxPayload
+from ingest.shipping.shipper import Shipper
 
 log = logging.getLogger("clickmill.nats")
 
 
 class NatsLink:
-    """One for each process. Frames may be published once it is `ready`."""
+    """One for each process."""
 
     def __init__(self, url: str, name: str, max_payload: MaxPayload, stream: StreamOptions) -> None:
         """As `Connection`. Raises ValueError where `url` names no server."""
@@ -29,9 +30,10 @@ class NatsLink:
             await self._make_stream()
             self._ready.set()
 
-    async def ready(self) -> None:
-        """Returns once there was a connection and the stream had its first try."""
+    async def ship(self, shipper: Shipper) -> None:
+        """Run it, once there was a connection and the stream had its first try."""
         await self._ready.wait()
+        await shipper.run(self.connection)
 
     def max_pairs(self) -> int:
         """How many pairs a frame may have, as the server said last."""

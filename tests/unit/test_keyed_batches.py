@@ -42,7 +42,7 @@ class Link:
     def max_rows(self) -> int:
         return self.most
 
-    async def ready(self) -> None:
+    async def ship(self, _: object) -> None:
         await asyncio.Event().wait()
 
 
