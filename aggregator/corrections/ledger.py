@@ -6,8 +6,9 @@ and its own row. One is made at a time, so that two can't both void the same cli
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, LiteralString, NamedTuple
 
@@ -102,7 +103,7 @@ class Ledger:
         kept = await self._reader.kept()
         if new.kind != "taken_back":
             Question(new.span, "1m").check_kept(kept)
-        return await self._reader.change(self._making(request, new, kept))
+        return await self._reader.change(partial(_make, request, new, kept))
 
     async def _new(self, request: CorrectionRequest) -> _New:
         if request.takesBack is not None:
@@ -129,24 +130,22 @@ class Ledger:
         span = Range(found.tsFrom, found.tsTo)
         return _New("taken_back", found.bannerID, span, takes_back=number)
 
-    def _making(
-        self, request: CorrectionRequest, new: _New, kept: Kept
-    ) -> Callable[[AsyncConnection[TupleRow]], Awaitable[Correction]]:
-        async def make(connection: AsyncConnection[TupleRow]) -> Correction:
-            lock = [LOCK_CLASS, LOCK_CORRECTIONS]
-            row = await (await connection.execute(_BEGIN, lock)).fetchone()
-            assert row is not None
-            values = _values(request, new, row[1])
-            await connection.execute(*_statement(new, values))
-            if kept.has((new.span.first, new.span.end)):
-                await _check_negative(connection, new)
-            await connection.execute(_ADD, values)
-            cursor = await connection.execute(_ONE, {"number": row[1], "limit": 1})
-            stored = await cursor.fetchone()
-            assert stored is not None
-            return _correction(stored)
 
-        return make
+async def _make(
+    request: CorrectionRequest, new: _New, kept: Kept, connection: AsyncConnection[TupleRow]
+) -> Correction:
+    lock = [LOCK_CLASS, LOCK_CORRECTIONS]
+    row = await (await connection.execute(_BEGIN, lock)).fetchone()
+    assert row is not None
+    values = _values(request, new, row[1])
+    await connection.execute(*_statement(new, values))
+    if kept.has((new.span.first, new.span.end)):
+        await _check_negative(connection, new)
+    await connection.execute(_ADD, values)
+    cursor = await connection.execute(_ONE, {"number": row[1], "limit": 1})
+    stored = await cursor.fetchone()
+    assert stored is not None
+    return _correction(stored)
 
 
 def _values(request: CorrectionRequest, new: _New, number: int) -> Params:

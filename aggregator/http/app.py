@@ -31,7 +31,6 @@ from aggregator.http.compression import compressing
 from aggregator.http.metrics import HttpMetrics
 from aggregator.http.middleware import (
     Middleware,
-    closed_gate,
     on_defect,
     on_framework_error,
     on_problem,
@@ -51,15 +50,6 @@ from clickmill.contract.problem import Problem
 from clickmill.contract.tokens import Tokens
 
 
-async def _nobody(_: int, __: str | None) -> None:
-    """For an application without anyone to tell."""
-
-
-async def _no_sources(_: messages.SourcesRequest) -> messages.SourcesReply:
-    """For an application without workers."""
-    return messages.SourcesReply()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
     """What the API needs from the process around it."""
@@ -76,11 +66,9 @@ class Deps:
     # Where clicks are counted; "{host}" stands for the host that a request came to.
     click_url: str = f"http://{openapi_clicks.HOST}:8080"
     # Called after each change of the register with the ID and its target (None: no target).
-    target_changed: Callable[[int, str | None], Awaitable[None]] = field(default=_nobody)
+    target_changed: Callable[[int, str | None], Awaitable[None]]
     # Lists sources, or gives some up.
-    sources: Callable[[messages.SourcesRequest], Awaitable[messages.SourcesReply]] = field(
-        default=_no_sources
-    )
+    sources: Callable[[messages.SourcesRequest], Awaitable[messages.SourcesReply]]
     # Shares the reading between clients; the same for both ports.
     sharing: Sharing = field(default_factory=Sharing)
     # Set when the process begins to stop: open streams end, or they would hold the stop up.
@@ -159,7 +147,7 @@ def build_app(deps: Deps) -> ASGIApp:
         logging_config=None,
         debug=False,
     )
-    return Middleware(app, _access(deps), metrics, closed_gate(pages.asking(files)))
+    return Middleware(app, _access(deps), metrics, functools.partial(pages.asking, files))
 
 
 def _access(deps: Deps) -> Access:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -60,7 +60,6 @@ _CODES: Final = {
 
 log = logging.getLogger("clickmill.middleware")
 AnyRequest = Request[Any, Any, Any]
-Gate = Callable[[Scope, Send, Problem], Awaitable[None]]
 
 
 def respond(answer: Answer) -> Response[Any]:
@@ -151,11 +150,12 @@ async def read_body(request: AnyRequest) -> bytes:
 class Middleware:
     """The layer around the application: checks who asks, adds headers, counts requests."""
 
-    def __init__(self, app: Litestar, access: Access, metrics: HttpMetrics, gate: Gate) -> None:
-        self._app = app
-        self._access = access
-        self._metrics = metrics
-        self._gate = gate
+    def __init__(
+        self, app: Litestar, access: Access, metrics: HttpMetrics,
+        page: Callable[[str], Answer | None],
+    ) -> None:  # fmt: skip
+        """`page` gives the page that asks for the token, for the paths that have one."""
+        self._app, self._access, self._metrics, self._page = app, access, metrics, page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: HTTP requests pass through here, everything else goes straight on."""
@@ -175,7 +175,7 @@ class Middleware:
             await send(message)
 
         if refusal := self._refusal(scope):
-            await self._gate(scope, send_on, refusal)
+            await self._refuse(scope, send_on, refusal)
         elif scope["method"] == "OPTIONS":
             await _options(self._app, scope, send_on)
         else:
@@ -196,6 +196,14 @@ class Middleware:
         if refusal or scope["method"] in READING_METHODS or path.startswith(READING_POSTS):
             return refusal
         return self._access.write_refusal(caller)
+
+    async def _refuse(self, scope: HTTPScope, send: Send, problem: Problem) -> None:
+        answer = Answer(problem.status, JSON, problem.body, dict(problem.headers))
+        if problem.status == HTTPStatus.UNAUTHORIZED and _wants_html(scope):
+            answer = self._page(scope["path"]) or answer
+        headers = {**answer.headers, "content-type": answer.content_type}
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send_plain(send, answer.status, raw, answer.body)
 
 
 def _caller_of(scope: HTTPScope) -> Caller:
@@ -222,23 +230,6 @@ async def send_plain(
     start: Any = {"type": "http.response.start", "status": status, "headers": headers + length}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def closed_gate(page: Callable[[str], Answer | None]) -> Gate:
-    """The answer to a request that is refused.
-
-    `page` gives the page that asks for the token, for the paths that have one.
-    """
-
-    async def gate(scope: Scope, send: Send, problem: Problem) -> None:
-        answer = Answer(problem.status, JSON, problem.body, dict(problem.headers))
-        if problem.status == HTTPStatus.UNAUTHORIZED and _wants_html(scope):
-            answer = page(scope["path"]) or answer
-        headers = {**answer.headers, "content-type": answer.content_type}
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send_plain(send, answer.status, raw, answer.body)
-
-    return gate
 
 
 def _wants_html(scope: Scope) -> bool:

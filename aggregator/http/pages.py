@@ -11,7 +11,7 @@ Not the framework's static files: those neither compress nor answer If-None-Matc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -78,18 +78,14 @@ def html(files: Mapping[str, File], path: str, locked: bool) -> Answer:
     return Answer(status, _TYPES[".html"], body, headers)
 
 
-def asking(files: Mapping[str, File]) -> Callable[[str], Answer | None]:
-    """For a path: its page with the form for the token; None where it has no page."""
-
-    def ask(path: str) -> Answer | None:
-        if path not in HTML_PAGES:
-            return None
-        try:
-            return html(files, path, locked=True)
-        except Problem:
-            return None
-
-    return ask
+def asking(files: Mapping[str, File], path: str) -> Answer | None:
+    """The page of this path with the form for the token; None where it has no page."""
+    if path not in HTML_PAGES:
+        return None
+    try:
+        return html(files, path, locked=True)
+    except Problem:
+        return None
 
 
 @get(list(HTML_PAGES), include_in_schema=False)

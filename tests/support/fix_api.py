@@ -27,7 +27,7 @@ from aggregator.postgres import migrations
 from aggregator.reading import queries
 from aggregator.writing.completeness import Progress
 from aggregator.writing.fold import Mark
-from clickmill.messages import SourceStatus
+from clickmill.messages import SourcesReply, SourcesRequest, SourceStatus
 from tests.support.fix_postgres import PostgresServer
 from tests.support.fix_system import status
 from tests.support.ports import free_port
@@ -94,6 +94,9 @@ class Api:
     async def _told(self, banner: int, target: str | None) -> None:
         self.told.append((banner, target))
 
+    async def _no_sources(self, _: SourcesRequest) -> SourcesReply:
+        return SourcesReply()
+
     async def _main(self) -> None:
         await migrations.apply_schema(self.dsn)
         self.pool = queries.make_pool(self.dsn)
@@ -103,7 +106,7 @@ class Api:
             not_ready=lambda: self.not_ready,
             registry=self.registry,
             target_changed=self._told,
-            **self.settings,
+            **({"sources": self._no_sources} | self.settings),
         )
         self.answers = make_answers(self.deps)
         self.register = make_register(self.deps)
