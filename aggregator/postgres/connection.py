@@ -60,6 +60,13 @@ async def connect(dsn: str, name: str, **session: str) -> AsyncConnection[Any]:
     return connection
 
 
+async def backend_pid(connection: AsyncConnection[Any]) -> int:
+    """Its backend, asked for: a pooler in between gives the connection a number of its own."""
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 @asynccontextmanager
 async def session(dsn: str, name: str, **settings: str) -> AsyncIterator[AsyncConnection[Any]]:
     """A connection for one short job, closed at its end."""

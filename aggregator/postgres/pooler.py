@@ -7,11 +7,9 @@ two aggregators could hold one lease, without any error.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from psycopg import AsyncConnection
-
-from aggregator.postgres.connection import session
+from aggregator.postgres.connection import backend_pid, session
 from aggregator.postgres.migrations import SchemaError
 
 TRIES: Final = 5
@@ -30,16 +28,10 @@ class PoolerError(SchemaError):
 async def refuse_transaction_mode(dsn: str) -> None:
     """Raises PoolerError if the second of two connections gets the session of the first."""
     async with session(dsn, "check") as one, session(dsn, "check") as other:
-        if one.info.backend_pid == await _backend(one):
+        if one.info.backend_pid == await backend_pid(one):
             return  # a pooler reports a number of its own at the start of a connection
         for _ in range(TRIES):
-            before = await _backend(one)
+            before = await backend_pid(one)
             async with other.transaction():
-                if await _backend(other) == before:
+                if await backend_pid(other) == before:
                     raise PoolerError
-
-
-async def _backend(connection: AsyncConnection[Any]) -> int:
-    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-    assert row is not None
-    return int(row[0])

@@ -83,10 +83,7 @@ class Leases:
     @classmethod
     async def on(cls, connection: AsyncConnection[Any]) -> Leases:
         """The leases of a new connection: none yet."""
-        # Asked for, not taken from the connection: a pooler in between has numbers of its own.
-        row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-        assert row is not None
-        return cls(connection, row[0])
+        return cls(connection, await postgres.backend_pid(connection))
 
     async def changes(self, able: bool) -> Changes:
         """One round. What is assigned is locked already; what is revoked stays locked until it is
