@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from aggregator.postgres.migrations import SchemaError
+from aggregator.writing.consumer import Consumer
 from clickmill.connection import Connection
 
 # The lease session talks to Postgres twice a second.
@@ -15,19 +16,11 @@ POSTGRES_SEEN_WITHIN_S: Final = 3.0
 NATS_GRACE_S: Final = 3.0
 
 
-class HasTrouble(Protocol):
-    """What pulls shards."""
-
-    @property
-    def trouble(self) -> Mapping[int, str]:
-        """The own shards that can't be pulled, and why."""
-
-
 class Readiness:
     """Facts, set as they become true."""
 
     def __init__(
-        self, nats: Connection, pulling: HasTrouble, clock: Callable[[], float] = time.monotonic
+        self, nats: Connection, pulling: Consumer, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._nats, self._pulling, self._clock = nats, pulling, clock
         self._postgres_seen_at = -POSTGRES_SEEN_WITHIN_S

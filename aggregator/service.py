@@ -114,6 +114,8 @@ class Service:
 
     async def _work(self) -> None:
         """Everything that runs until the end. Where one task fails the others are cancelled."""
+        settings, dsn = self._settings, self._settings.postgres_dsn
+        days = retention.Days(settings.retention_days, settings.retention_rollup_days)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._web.serve())
             tasks.create_task(heartbeat.send_forever())
@@ -123,10 +125,8 @@ class Service:
             tasks.create_task(self._connection.run())
             await self._status.start()
             await self._apply_schema()
-            tasks.create_task(self._maintain())
-            tasks.create_task(
-                keep_rolled_up(self._settings.postgres_dsn, self._progress.complete_through)
-            )
+            tasks.create_task(retention.keep_maintained(dsn, days))
+            tasks.create_task(keep_rolled_up(dsn, self._progress.complete_through))
             await self._connection.connected()
             await self._nats_api.start()
             await self._reports.start()
@@ -150,11 +150,6 @@ class Service:
                 self._readiness.schema = True
                 log.info("Postgres: schema applied")
                 return
-
-    async def _maintain(self) -> None:
-        settings = self._settings
-        days = retention.Days(settings.retention_days, settings.retention_rollup_days)
-        await retention.keep_maintained(settings.postgres_dsn, days)
 
     async def _update_gauges(self) -> None:
         metrics, progress, consumer = self._metrics, self._progress, self._consumer

@@ -74,7 +74,8 @@ class Connection:
         self._url, self._name = url, name
         self._client = Client()  # connected to nothing: `is_connected` is false
         self._subscriptions: list[Subscription] = []
-        self._reason = "it has not answered yet"
+        self.reason = "it has not answered yet"
+        """The last error, in the server's words where they are its: why it is not connected."""
         self._first = asyncio.Event()
         self._log = bus.complaints(name)
         self._refused: dict[str, float] = {}
@@ -104,8 +105,8 @@ class Connection:
         await self._on_error(client.last_error or NotConnectedError("the client was closed"))
 
     async def _on_error(self, error: Exception) -> None:
-        self._reason = bus.words(error)
-        if refused := _REFUSED.search(self._reason):
+        self.reason = bus.words(error)
+        if refused := _REFUSED.search(self.reason):
             if len(self._refused) >= MAX_REFUSALS:
                 self._refused.clear()
             self._refused[refused[1].lower()] = time.monotonic()
@@ -117,11 +118,6 @@ class Connection:
     def is_connected(self) -> bool:
         """Whether something can be sent at this moment."""
         return self._client.is_connected
-
-    @property
-    def reason(self) -> str:
-        """The last error, in the server's words where they are its: why it is not connected."""
-        return self._reason
 
     @property
     def max_payload(self) -> int:
@@ -141,7 +137,7 @@ class Connection:
 
     def _live(self) -> Client:
         if not self._client.is_connected:
-            raise NotConnectedError(f"there is no connection to NATS ({self._reason})")
+            raise NotConnectedError(f"there is no connection to NATS ({self.reason})")
         return self._client
 
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "",

@@ -110,7 +110,6 @@ def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
         timeout=POOL_WAIT_S,
         max_waiting=POOL_MAX_WAITING,
         reconnect_timeout=5.0,
-        check=None,
         open=False,
     )
 
