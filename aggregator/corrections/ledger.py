@@ -17,15 +17,13 @@ from psycopg.rows import TupleRow
 
 from aggregator.corrections import request as requests
 from aggregator.corrections.request import Correction, CorrectionList, CorrectionRequest
-from aggregator.postgres.connection import LOCK_CLASS
+from aggregator.postgres.connection import LOCK_CLASS, LOCK_CORRECTIONS
 from aggregator.reading.cover import Cover
 from aggregator.reading.kept import Kept, Question
 from aggregator.reading.pieces import Params, of_banners, union
 from aggregator.reading.queries import Reader
 from aggregator.reading.timerange import Range, iso
 from clickmill.contract.problem import Problem, bad
-
-LOCK_CORRECTIONS: Final = 1003
 
 _BEGIN: Final = """
 SELECT pg_advisory_xact_lock(%s, %s), nextval(pg_get_serial_sequence('correction', 'id'))

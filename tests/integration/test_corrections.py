@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from aggregator.postgres.connection import LOCK_CLASS, LOCK_CLOSING
 from aggregator.writing.fold import Mark
 from clickmill import messages
 from tests.support.fix_api import Api, OpenApi, check_error, serve
@@ -234,6 +235,15 @@ def test_two_voids_at_once_void_every_click_once(books: Books) -> None:
     for key, clicks in books.raw.items():
         books.fixed[key] = -clicks
     books.check()
+
+
+def test_a_correction_and_a_writer_do_not_wait_for_each_other(books: Books) -> None:
+    """A batch holds the lock that the closing of a rollup waits for."""
+    books.click(1)
+    with psycopg.connect(books.api.dsn) as connection:
+        held = [LOCK_CLASS, LOCK_CLOSING]
+        connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", held)
+        books.correct(bannerID=books.banners[0], tsFrom=FIRST, tsTo=FIRST + HOUR, clicksPerMinute=1)
 
 
 def test_void_waits_until_every_click_is_counted(books: Books) -> None:
