@@ -118,8 +118,8 @@ ALERTS: Final = (
     ),
     Alert(
         "ClickmillFramesNotPublished",
-        "increase(clickmill_publish_failures_total[1m]) > 0",
-        "2m", "warning",
+        "increase(clickmill_publish_failures_total[2m]) > 0",
+        "3m", "warning",
         "The stream in NATS takes no frames from {{ $labels.instance }}. They go straight to the "
         "aggregators; what those don't commit stays in the spool.",
         "Read the worker's log: it says why. See that NATS has a quorum, disk space and room for "

@@ -241,9 +241,11 @@ def test_no_frame_one_of_a_newer_release_and_a_stream_that_takes_none(plant: Pla
     address = plant.nats.server.address
     asyncio.run(publish())
     asyncio.run(limit_messages(address, 1))
-    plant.fires(NO_FRAME, NEWER_FRAME, STREAM_TAKES_NOTHING)
-    asyncio.run(limit_messages(address))
-    asyncio.run(purge())
+    try:
+        plant.fires(NO_FRAME, NEWER_FRAME, STREAM_TAKES_NOTHING)
+    finally:
+        asyncio.run(limit_messages(address))
+        asyncio.run(purge())
     admin = make_conninfo(plant.postgres.server.admin, dbname="clickmill")
     with psycopg.connect(admin, autocommit=True) as connection:
         assert connection.execute("DELETE FROM quarantine").rowcount == 1
