@@ -3,9 +3,9 @@
 Each client has only a few statements running in Postgres; the others wait for their turn, not for
 a connection of the pool. Those who come over the ingest port have a bound of their own, since it is
 open to strangers: what they ask takes one core at most, and nothing from the statistics port. While
-others ask too, such a client that has asked much pauses after each statement, or its questions, one
-after the other, would keep that core and this process busy for good. What it may ask in one go and
-how long it then pauses is the generic cell rate algorithm (ITU-T I.371), in seconds of statements.
+others ask too, such a client pauses after each statement once it has asked for much, or its
+requests, one after the other, would keep that core and this process busy all the time. This is the
+generic cell rate algorithm (ITU-T I.371), applied to the duration of statements.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PAUSES: Final = 30
 of their questions then meet one of its statements."""
 LONGEST_PAUSE_S: Final = 0.25
 AT_FIRST_S: Final = 1.5
-"""So much of its pauses is remitted to a client that comes back after as long: 50 ms of statements,
-as a page asks."""
+"""A client that has not asked for so long pauses only once its pauses would add up to this: after
+50 ms of statements, more than a page needs."""
 LONGEST_WAIT_S: Final = 5.0
 """For one turn, where pauses are why; below the time that an answer may take."""
 OTHERS_S: Final = 1.0
