@@ -24,8 +24,8 @@ from clickmill.retry import Backoff
 STUCK_AFTER_S: Final = 15.0
 """How long no sender's message must have been taken: far above a leader change (4 to 9 s)."""
 STUCK_TIMEOUTS: Final = 3
-"""How many messages of this sender meanwhile. One that has few clicks does not repeat them all the
-time: they are soon committed, past the stream (see `direct`)."""
+"""How many of this sender's messages must have timed out meanwhile. With few clicks there are few:
+what the stream does not take is soon committed past it (see `direct`), and not sent again."""
 MAKE_TRIES: Final = 6
 
 log = logging.getLogger("clickmill.stuck")
