@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.report import picture, results, tables
+from bench.report import picture, results, scale, tables
 from bench.report.goals import NOT_RUN, goals
 
 PAGE, PICTURE = "benchmarks.md", "benchmarks.svg"
 BEGIN, END = "<!-- results: begin (make bench) -->", "<!-- results: end -->"
 Records = dict[str, results.Results]
 NEW_PAGE = f"# Benchmarks\n\n{BEGIN}\n{END}\n"
+
+TABLES = {**tables.TABLES, "scale": scale.scale}
 
 METHOD = """\
 ## Method
@@ -71,7 +73,7 @@ def _body(records: Records) -> list[str]:
     lines = [*_goal_table(measured), ""]
     if "rows" in measured.get("side", {}):
         lines += [f"![CPU per click, compared]({PICTURE})", ""]
-    for name, make in tables.TABLES.items():
+    for name, make in TABLES.items():
         if name in records:
             lines += [*_section(records[name], make), ""]
     return [*lines, *METHOD.splitlines(), "", *_machines(records), ""]

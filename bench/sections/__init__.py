@@ -19,13 +19,14 @@ from bench.sections import (
     middleware,
     profile,
     saturation,
+    scale,
     side,
     sizes,
 )
 
 Section = Callable[[Plan], dict[str, Any]]
 
-PROGRAMS = frozenset({"aggregator", "cardinality"})
+PROGRAMS = frozenset({"aggregator", "cardinality", "scale"})
 """Programs of their own, with lengths of their own: the plan's rounds do not apply to them."""
 
 SECTIONS: dict[str, Section] = {
@@ -44,5 +45,6 @@ SECTIONS: dict[str, Section] = {
     "profile": profile.profile,
     "aggregator": aggregator.aggregator,
     "cardinality": cardinality.cardinality,
+    "scale": scale.scale,
     "middleware": middleware.middleware,
 }

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from bench.harness.measure import Plan
-from bench.harness.servers import ROOT, ServerError
+from bench.sections import program
 
 LONGEST_SECONDS = 1_800
 
@@ -19,25 +13,6 @@ LONGEST_SECONDS = 1_800
 def aggregator(plan: Plan) -> dict[str, Any]:
     """(banner, count) pairs a second to the commit, and the lag with many sources.
 
-    It chooses the length of its runs, is given all cores, and pins its own parts.
+    It chooses the length of its runs, and pins its own parts.
     """
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    try:
-        return _run(plan)
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
-def _run(plan: Plan) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "results.json"
-        command = [sys.executable, "-m", "bench.sections.aggregator.bench", "--json", str(target)]
-        plan.say(" ".join(command[1:3]))
-        done = subprocess.run(command, cwd=ROOT, timeout=LONGEST_SECONDS, check=False)
-        if done.returncode:
-            raise ServerError(
-                f"bench.sections.aggregator.bench ended with {done.returncode}: see above"
-            )
-        results: dict[str, Any] = json.loads(target.read_text())
-        return results
+    return program.run(plan, "bench.sections.aggregator.bench", LONGEST_SECONDS)

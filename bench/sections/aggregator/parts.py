@@ -128,9 +128,9 @@ class Servers:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self._admin.removesuffix("postgres") + name
 
-    def cpu_seconds(self) -> float:
-        """CPU of nats-server so far; Postgres has too many processes that come and go."""
-        return cpu_ns(self._children[0][0].pid) / 1e9
+    def pids(self) -> list[int]:
+        """The processes of nats-server and of Postgres; Postgres has children that come and go."""
+        return [child.pid for child, _ in self._children]
 
     def close(self) -> None:
         for child, number in reversed(self._children):
