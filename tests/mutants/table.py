@@ -29,8 +29,8 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "leases": ("test_leases",),
     "redirects": ("test_targets",),
     "openfiles": ("test_openfiles",),
-    "store": ("test_store",),
-    "source_status": ("test_store",),
+    "store": ("test_store", "test_store_parts", "test_store_minutes", "test_store_keys"),
+    "source_status": ("test_consumer",),
     "consumer": ("test_consumer",),
 }
 SLOW: Final = frozenset({"store", "source_status", "consumer"})
