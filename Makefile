@@ -31,12 +31,13 @@ up: $(VENV)/.built $(PAGE) ## run the whole system in the foreground (ARGS="--po
 # Tests share nothing: each has its own ports, directories and database. They mostly wait, so four
 # run in parallel on two cores; tests/support/order.py starts the long ones first. Unit tests
 # (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus. The tests of the Helm
-# chart have their own target.
+# chart have their own target. They start some thousand Python processes: without bytecode on disk each
+# would compile all of Clickmill first, so an environment that forbids it is not followed here.
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 4
 test: $(VENV)/.built $(VENV)/.dev $(if $(UNIT_ONLY),,$(PAGE) $(PAGE_LINT)/node_modules/.built $(VENV)/.os-test) ## run all tests against real NATS and Postgres
-	@PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= PATH="$$PATH:/usr/sbin:/sbin" $(PY) -m pytest -n $(JOBS) --ignore tests/helm $(ARGS)
 
 # Separate, because the first build of helm takes about two minutes on two cores.
 test-helm: $(VENV)/.built $(VENV)/.dev $(VENV)/.os-test $(VENV)/.helm ## test the Helm chart with a helm built from source
