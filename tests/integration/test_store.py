@@ -14,6 +14,7 @@ from aggregator.postgres import connection as postgres
 from aggregator.postgres import migrations
 from aggregator.writing.fold import Arrival, Verdict
 from aggregator.writing.store import Applied, Store
+from clickmill import messages
 from tests.support import sql
 from tests.support.fakes import NOW, FakeSource
 from tests.support.fix_postgres import PostgresServer
@@ -210,6 +211,21 @@ def test_late_deltas_reach_the_rollups(database: str) -> None:
     with_store(database, test)
     sql.assert_rollups_equal_minutes(database)
     assert sum(sql.counts(database).values()) == a.total
+
+
+def test_a_source_is_closed_where_its_mark_has_reached_its_last_frame(database: str) -> None:
+    a = FakeSource()
+    closed = "SELECT closed FROM source"
+
+    async def test(store: Store) -> None:
+        await store.apply([a.arrival({1: 2}), a.arrival({1: 3})])
+        assert await store.close_source(a.id, 3) is None
+        assert sql.query(database, closed) == [(False,)]
+        assert await store.close_source(a.id, 2) == messages.Committed(2, 5, closed=True)
+        assert await store.close_source(FakeSource().id, 0) is None
+        assert sql.query(database, closed) == [(True,)]
+
+    with_store(database, test)
 
 
 def test_marks_that_went_back_are_filled_again(database: str) -> None:

@@ -66,6 +66,7 @@ def test_a_first_available_seq_applies_to_both_halves(database: str) -> None:
         batch = [a.arrival({1: 1}), a.arrival({1: 1}), a.arrival({1: 1}, floor=10)]
         applied = await store.apply([*batch, last.arrival({FULL: 1})])
         assert applied.verdicts == [APPLIED, APPLIED, APPLIED, QUARANTINED]
+        assert [item.seq for item in applied.quarantine] == [8, 2], "of both halves"
 
     with_store(database, test)
     assert sql.counts(database)[1] == 1 + 3
