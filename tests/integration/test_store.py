@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres import migrations
+from aggregator.writing import store as store_module
 from aggregator.writing.fold import Arrival, Verdict
 from aggregator.writing.store import Applied, Store
 from clickmill import messages
@@ -327,6 +328,30 @@ async def apply_slowly(store: Store, dsn: str, batch: list[Arrival], seconds: fl
     return await store.apply(batch)
 
 
+def test_an_attempt_that_postgres_never_answers_is_given_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "APPLY_TIMEOUT_S", 0.5)
+    a = FakeSource()
+
+    async def test(store: Store) -> None:
+        await store.apply([a.arrival({1: 1})])
+        hung = await postgres.connect(database, "hung")
+        await hung.execute("BEGIN")
+        await hung.execute("SELECT * FROM source FOR UPDATE")
+        applying = asyncio.create_task(store.apply([a.arrival({1: 1})]))
+
+        async def tried() -> bool:
+            return store.retries > 0
+
+        await aeventually(tried, 10)
+        await hung.close()
+        assert (await applying).verdicts == [APPLIED]
+
+    with_store(database, test)
+    assert sql.counts(database) == {1: 2}
+
+
 @pytest.mark.parametrize(("number", "seconds"), [(16, 0.05), (2, 0.3)])
 def test_a_batch_that_takes_too_long_is_halved(database: str, number: int, seconds: float) -> None:
     """A statement_timeout that whole batches exceed must not be tried for ever."""
@@ -340,6 +365,9 @@ def test_a_batch_that_takes_too_long_is_halved(database: str, number: int, secon
         assert len(applied.seconds) == 2
         assert all(0 < took < 10 for took in applied.seconds)
         assert (applied.clicks, applied.pairs, applied.rows) == (number, number, 2)
+        assert {id_: mark[:2] for id_, mark in applied.marks.items()} == {
+            s.id: (2, 2) for s in sources
+        }
 
     with_store(database, test)
     assert sql.counts(database) == {1: 2 * number}
