@@ -31,8 +31,8 @@ up: $(VENV)/.built $(PAGE) ## run the whole system in the foreground (ARGS="--po
 # Tests share nothing: each has its own ports, directories and database. They mostly wait, so four
 # run in parallel on two cores; tests/support/order.py starts the long ones first. Unit tests
 # (ARGS=tests/unit/test_wire.py) need no browser, load generator or Prometheus. The tests of the Helm
-# chart have their own target. They start some thousand Python processes: without bytecode on disk each
-# would compile all of Clickmill first, so an environment that forbids it is not followed here.
+# chart have their own target. PYTHONDONTWRITEBYTECODE is ignored: without bytecode on disk, each of the
+# many Python processes that the tests start would compile Clickmill first.
 TESTS := $(filter tests/%,$(ARGS))
 UNIT_ONLY := $(and $(TESTS),$(if $(filter-out tests/unit%,$(TESTS)),,yes))
 test: JOBS ?= 4

@@ -14,7 +14,7 @@ from aggregator.postgres import connection as postgres
 from aggregator.postgres import migrations
 from aggregator.writing import store as store_module
 from aggregator.writing.fold import Arrival, Verdict
-from aggregator.writing.store import Applied, Store
+from aggregator.writing.store import Store
 from clickmill import messages
 from tests.support import sql
 from tests.support.fakes import NOW, FakeSource
@@ -313,21 +313,6 @@ def test_postgres_ends_a_writer_that_hangs_in_its_transaction(database: str) -> 
     assert sql.counts(database) == {1: 2}
 
 
-SLOW = """
-CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN PERFORM pg_sleep(%s); RETURN NEW; END $$;
-CREATE TRIGGER slow BEFORE UPDATE ON source FOR EACH ROW EXECUTE FUNCTION slow()
-"""
-
-
-async def apply_slowly(store: Store, dsn: str, batch: list[Arrival], seconds: float) -> Applied:
-    """Each source takes `seconds`, and a statement of this connection may take 0.4 s."""
-    sql.query(dsn, SLOW % seconds)
-    assert store._connection is not None
-    await store._connection.execute("SET statement_timeout = '400ms'")
-    return await store.apply(batch)
-
-
 def test_an_attempt_that_postgres_never_answers_is_given_up(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,43 +335,6 @@ def test_an_attempt_that_postgres_never_answers_is_given_up(
 
     with_store(database, test)
     assert sql.counts(database) == {1: 2}
-
-
-@pytest.mark.parametrize(("number", "seconds"), [(16, 0.05), (2, 0.3)])
-def test_a_batch_that_takes_too_long_is_halved(database: str, number: int, seconds: float) -> None:
-    """A statement_timeout that whole batches exceed must not be tried for ever."""
-    sources = [FakeSource() for _ in range(number)]
-
-    async def test(store: Store) -> None:
-        await store.apply([s.arrival({1: 1}) for s in sources])
-        batch = [s.arrival({1: 1}) for s in sources]
-        applied = await apply_slowly(store, database, batch, seconds)
-        assert applied.verdicts == [APPLIED] * number
-        assert len(applied.seconds) == 2
-        assert all(0 < took < 10 for took in applied.seconds)
-        assert (applied.clicks, applied.pairs, applied.rows) == (number, number, 2)
-        assert {id_: mark[:2] for id_, mark in applied.marks.items()} == {
-            s.id: (2, 2) for s in sources
-        }
-
-    with_store(database, test)
-    assert sql.counts(database) == {1: 2 * number}
-    assert not sql.quarantine(database)
-
-
-def test_a_frame_that_takes_too_long_is_tried_again(database: str) -> None:
-    """Postgres was slow, so it did not refuse the frame's counts."""
-    a = FakeSource()
-
-    async def test(store: Store) -> None:
-        await store.apply([a.arrival({1: 1})])
-        applied = await apply_slowly(store, database, [a.arrival({1: 1})], 0.6)
-        assert applied.verdicts == [APPLIED]
-        assert store.retries == 1
-
-    with_store(database, test)
-    assert sql.counts(database) == {1: 2}
-    assert not sql.quarantine(database)
 
 
 def test_a_restart_of_postgres_only_delays(own_postgres: PostgresServer) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 from psycopg import AsyncConnection
 
 from aggregator.writing.fold import Arrival, Folded, Verdict
-from aggregator.writing.store import Store
+from aggregator.writing.store import Applied, Store
 from tests.support import sql
 from tests.support.fakes import NOW, FakeSource, arrival
 from tests.support.fix_postgres import PostgresServer
@@ -173,3 +174,55 @@ def test_nothing_is_written_before_the_retention_limit(database: str) -> None:
     assert with_store(database, test, retention_days=2) == 1
     ((minute,),) = sql.query(database, "SELECT minute FROM banner_minute")
     assert timedelta(days=1) < datetime.now(UTC) - minute <= timedelta(days=2, minutes=5)
+
+
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_sleep(%s); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON source FOR EACH ROW EXECUTE FUNCTION slow()
+"""
+
+
+async def apply_slowly(store: Store, dsn: str, batch: list[Arrival], seconds: float) -> Applied:
+    """Each source takes `seconds`, and a statement of this connection may take 0.4 s."""
+    sql.query(dsn, SLOW % seconds)
+    assert store._connection is not None
+    await store._connection.execute("SET statement_timeout = '400ms'")
+    return await store.apply(batch)
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(16, 0.05), (2, 0.3)])
+def test_a_batch_that_takes_too_long_is_halved(database: str, number: int, seconds: float) -> None:
+    """A statement_timeout that whole batches exceed must not be tried for ever."""
+    sources = [FakeSource() for _ in range(number)]
+
+    async def test(store: Store) -> None:
+        await store.apply([s.arrival({1: 1}) for s in sources])
+        batch = [s.arrival({1: 1}) for s in sources]
+        applied = await apply_slowly(store, database, batch, seconds)
+        assert applied.verdicts == [APPLIED] * number
+        assert len(applied.seconds) == 2
+        assert all(0 < took < 10 for took in applied.seconds)
+        assert (applied.clicks, applied.pairs, applied.rows) == (number, number, 2)
+        assert {id_: mark[:2] for id_, mark in applied.marks.items()} == {
+            s.id: (2, 2) for s in sources
+        }
+
+    with_store(database, test)
+    assert sql.counts(database) == {1: 2 * number}
+    assert not sql.quarantine(database)
+
+
+def test_a_frame_that_takes_too_long_is_tried_again(database: str) -> None:
+    """Postgres was slow, so it did not refuse the frame's counts."""
+    a = FakeSource()
+
+    async def test(store: Store) -> None:
+        await store.apply([a.arrival({1: 1})])
+        applied = await apply_slowly(store, database, [a.arrival({1: 1})], 0.6)
+        assert applied.verdicts == [APPLIED]
+        assert store.retries == 1
+
+    with_store(database, test)
+    assert sql.counts(database) == {1: 2}
+    assert not sql.quarantine(database)
