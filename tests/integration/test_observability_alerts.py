@@ -33,11 +33,14 @@ from tests.support.fix_system import QUICK, System, status
 from tests.support.frames import frame, with_features
 from tests.support.raw import ask
 from tests.support.traffic import Traffic
-from tests.support.wait import eventually
+from tests.support.wait import StillNotSoError, eventually
 
 FIRES_S = 30.0
 RESOLVES_S = 45.0
 DISK_BYTES = 64 << 20
+COMMITTED_S = 60.0
+"""Many rows may wait ten seconds for a commit, and a commit for a busy disk. How late clicks may
+be is held elsewhere; here they must come."""
 READ_EVERY_S = 0.2
 READERS = 3
 """An answer of 503 takes five seconds: several ask side by side."""
@@ -136,7 +139,12 @@ class Plant:
         )
         assert answer.status == 200
         self.clicks += BATCH
-        eventually(lambda: self.committed() >= before + BATCH, 20, "they are in Postgres")
+        try:
+            eventually(lambda: self.committed() >= before + BATCH, COMMITTED_S, "they are counted")
+        except StillNotSoError as error:
+            for part in (self.ingest, self.aggregator):
+                error.add_note(f"{part.command} wrote: {part.output[-3_000:]}")
+            raise
 
     def committed(self) -> int:
         """All clicks in Postgres."""
