@@ -4,7 +4,8 @@
 -- Who writes: only aggregator/writing/store.py (minutes, late clicks, marks, quarantine, all in the
 -- same transaction), aggregator/writing/rollup.py (rollups and their mark),
 -- aggregator/postgres/partitions.py and retention.py (partitions, what is past its time),
--- aggregator/reading/banners.py (banner), aggregator/corrections/ledger.py (correction).
+-- aggregator/writing/top_lists.py (rollup_top), aggregator/reading/banners.py (banner),
+-- aggregator/corrections/ledger.py (correction).
 
 -- Clicks of a banner in a minute: the statistics themselves.
 --   * Partitioned by UTC day: retention is a DROP instead of a DELETE, and the hot part is small.
@@ -79,6 +80,60 @@ CREATE TABLE IF NOT EXISTS rollup_late (
     minute    timestamptz NOT NULL,
     clicks    bigint      NOT NULL
 );
+
+-- The busiest banners of each quarter-hour, hour and day that is rolled up, so that the top list of a
+-- month needs no sum over all banners: see aggregator/reading/top.py. Two triggers note what is to be
+-- made, whichever release writes; aggregator/writing/top_lists.py makes it.
+--   banners, clicks: at most 1,000, the busiest first. NULL: to be made, and until then not used.
+--   below: no banner outside the list has more clicks. total: clicks of all banners.
+CREATE TABLE IF NOT EXISTS rollup_top (
+    unit    text        NOT NULL CHECK (unit IN ('quarter', 'hour', 'day')),
+    start   timestamptz NOT NULL,
+    total   bigint,
+    below   bigint,
+    banners int[],
+    clicks  bigint[],
+    PRIMARY KEY (unit, start)
+);
+
+-- Notes that lists of a unit are to be made, or made again. A row that says so already is written all
+-- the same: whoever makes the list from an older snapshot then fails, and tries again.
+CREATE OR REPLACE FUNCTION clickmill_top_is_due(the_unit text, moments timestamptz[]) RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO rollup_top (unit, start) SELECT DISTINCT the_unit, unnest(moments)
+    ON CONFLICT (unit, start) DO UPDATE SET total = NULL, below = NULL, banners = NULL, clicks = NULL
+$$;
+
+-- When the mark moves: the lists of what was rolled up.
+CREATE OR REPLACE FUNCTION clickmill_rolled_up() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM clickmill_top_is_due('quarter', ARRAY (
+        SELECT generate_series(old.quarter, new.quarter - interval '15 minutes', '15 minutes')
+        UNION ALL
+        SELECT generate_series(new.quarter_from, old.quarter_from - interval '15 minutes',
+                               '15 minutes')));
+    PERFORM clickmill_top_is_due('hour', ARRAY (
+        SELECT generate_series(old.hour, new.hour - interval '1 hour', '1 hour')));
+    PERFORM clickmill_top_is_due('day', ARRAY (
+        SELECT generate_series(old.day, new.day - interval '24 hours', '24 hours')));
+    RETURN NULL;
+END
+$$;
+
+-- When late clicks are moved to the rollups: the lists of all that these change.
+CREATE OR REPLACE FUNCTION clickmill_late_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM clickmill_top_is_due('quarter', ARRAY (
+        SELECT date_bin('15 minutes', minute, 'epoch') FROM late, rollup_mark
+        WHERE minute >= quarter_from AND minute < quarter));
+    PERFORM clickmill_top_is_due('hour', ARRAY (
+        SELECT date_trunc('hour', minute, 'UTC') FROM late, rollup_mark WHERE minute < hour));
+    PERFORM clickmill_top_is_due('day', ARRAY (
+        SELECT date_trunc('day', minute, 'UTC') FROM late, rollup_mark WHERE minute < day));
+    RETURN NULL;
+END
+$$;
 
 -- What is past its time: of minutes (unit 'minute'), or of rollups (unit 'rollup'), what lies
 -- between gone_from and kept_from is deleted, or soon will be. Written, and committed, a while
@@ -227,6 +282,28 @@ BEGIN
         CREATE TRIGGER keep_corrections BEFORE UPDATE OR DELETE OR TRUNCATE ON correction_minute
             FOR EACH STATEMENT EXECUTE FUNCTION clickmill_keep_corrections();
     END IF;
+    IF to_regclass('rollup_top_due') IS NULL THEN
+        CREATE INDEX rollup_top_due ON rollup_top (unit, start) WHERE banners IS NULL;
+        -- In the order in which a rollup under way locks the tables.
+        CREATE TRIGGER late_moved AFTER DELETE ON rollup_late REFERENCING OLD TABLE AS late
+            FOR EACH STATEMENT EXECUTE FUNCTION clickmill_late_moved();
+        CREATE TRIGGER rolled_up AFTER UPDATE ON rollup_mark
+            FOR EACH ROW EXECUTE FUNCTION clickmill_rolled_up();
+        -- What a release without these lists has rolled up.
+        PERFORM clickmill_top_is_due('quarter', ARRAY (
+            SELECT generate_series(greatest(oldest, quarter_from), quarter - interval '15 minutes',
+                                   '15 minutes')
+            FROM rollup_mark, (SELECT min(quarter) FROM rollup_quarter) AS q (oldest)
+            WHERE oldest IS NOT NULL));
+        PERFORM clickmill_top_is_due('hour', ARRAY (
+            SELECT generate_series(oldest, hour - interval '1 hour', '1 hour')
+            FROM rollup_mark, (SELECT min(hour) FROM rollup_hour) AS h (oldest)
+            WHERE oldest IS NOT NULL));
+        PERFORM clickmill_top_is_due('day', ARRAY (
+            SELECT generate_series(oldest, day - interval '24 hours', '24 hours')
+            FROM rollup_mark, (SELECT min(day) FROM rollup_day) AS d (oldest)
+            WHERE oldest IS NOT NULL));
+    END IF;
     -- The few open ones among all that ever were, read by each aggregator once a second.
     IF to_regclass('source_open') IS NULL THEN
         CREATE INDEX source_open ON source (source) WHERE NOT closed;
@@ -342,7 +419,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'clickmill_read') THEN
         RETURN;
     END IF;
-    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,retention,banner,source,idempotency_key,source_given_up,quarantine,correction,correction_minute,clicks_by_minute,clicks_by_hour,clicks_by_day}'::text[] LOOP
+    FOREACH part IN ARRAY '{banner_minute,rollup_quarter,rollup_hour,rollup_day,rollup_late,rollup_mark,rollup_top,retention,banner,source,idempotency_key,source_given_up,quarantine,correction,correction_minute,clicks_by_minute,clicks_by_hour,clicks_by_day}'::text[] LOOP
         IF NOT has_table_privilege('clickmill_read', part, 'SELECT') THEN
             EXECUTE format('GRANT SELECT ON %I TO clickmill_read', part);
         END IF;

@@ -130,6 +130,7 @@ async def _delete(connection: AsyncConnection[Any], grace_s: float) -> bool:
     if over:
         for statement in _TABLES:
             await _delete_rows(connection, statement, kept_from)
+        await connection.execute("DELETE FROM rollup_top WHERE start < %s", [kept_from])
     kept_from, over = given_up.get(_MINUTES, (_START, False))
     if over:
         done = await partitions.drop_before(connection, kept_from.date()) and done

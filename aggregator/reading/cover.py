@@ -88,6 +88,20 @@ def _cut(pieces: list[Piece], at: int) -> tuple[list[Piece], list[Piece]]:
     return before, [(max(left, at), right) for left, right in pieces if right > at]
 
 
+def without(pieces: list[Piece], taken: list[Piece]) -> list[Piece]:
+    """What is left of the pieces; `taken` lies within them."""
+    rest: list[Piece] = []
+    joined = _joined(taken)
+    for start, right in pieces:
+        left = start
+        for first, end in joined:
+            if left <= first < right:
+                _add(rest, left, first)
+                left = end
+        _add(rest, left, right)
+    return rest
+
+
 def _joined(pieces: list[Piece]) -> list[Piece]:
     """In the order of time, joined where they touch."""
     joined: list[Piece] = []

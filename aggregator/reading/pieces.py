@@ -7,7 +7,8 @@ snapshot as the rows (`in_snapshot`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, LiteralString, NamedTuple
 
@@ -22,6 +23,10 @@ MAX_BRANCHES: Final = 3
 Params = dict[str, object]
 
 CORRECTIONS: Final[LiteralString] = "correction_minute"
+
+# Without buckets and banners that are empty, or that corrections have emptied: with `raw`, only if
+# nothing was there to correct.
+NOT_EMPTY: Final = "HAVING sum(clicks) <> 0 OR %(raw)s AND bool_or(correction <> 0)"
 
 # Makes the statement and its values, given the pieces of the tables in use.
 Ask = Callable[[Cover], tuple[LiteralString, Params]]
@@ -83,28 +88,35 @@ async def fetch(
     return await cursor.fetchall() if cursor.description else []
 
 
-async def in_snapshot(
-    connection: AsyncConnection[TupleRow], cover: Cover, ask: Ask
-) -> list[TupleRow]:
-    """The marks of the rollups, and then the statement for them, in one transaction."""
+@asynccontextmanager
+async def snapshot(connection: AsyncConnection[TupleRow], cover: Cover) -> AsyncIterator[Cover]:
+    """One snapshot for what is read in the block; the pieces by what is rolled up in it."""
     cursor = await connection.execute(_BEGIN)
     cursor.nextset()
     row = await cursor.fetchone()
-    marks = Marks(*row) if row is not None else _NO_MARKS
-    rows = await fetch(connection, *ask(within(cover, marks)))
+    yield within(cover, Marks(*row) if row is not None else _NO_MARKS)
     await connection.execute("COMMIT")
-    return rows
 
 
-def union(cover: Cover, params: Params, whose: Whose) -> LiteralString:
+async def in_snapshot(
+    connection: AsyncConnection[TupleRow], cover: Cover, ask: Ask
+) -> list[TupleRow]:
+    """The rows of one statement for these pieces, in one snapshot with the marks of the rollups."""
+    async with snapshot(connection, cover) as pieces:
+        return await fetch(connection, *ask(pieces))
+
+
+def union(cover: Cover, params: Params, whose: Whose, whole: Cover | None = None) -> LiteralString:
     """SQL that gives (banner_id, t, clicks, correction) of all pieces; adds its values to `params`.
 
     Clicks are net: their sum has the corrections in it, and `correction` says how many these are.
+    `whole`: the pieces whose late clicks and corrections are in it, where these are others.
     """
+    whole = whole or cover
     params.update(whose.params)
     branches: list[LiteralString] = []
     for (table, column, prefix), pieces in zip(
-        _TABLES, [*cover, cover.rollups, cover.everything], strict=True
+        _TABLES, [*cover, whole.rollups, whole.everything], strict=True
     ):
         if pieces:
             branches += _branches(table, column, prefix, pieces, params, whose.sql)

@@ -22,6 +22,7 @@ from aggregator.reading.cover import Cover
 from aggregator.reading.kept import NOTHING, Kept
 from aggregator.reading.pieces import (
     EVERYBODY,
+    NOT_EMPTY,
     Ask,
     Params,
     Whose,
@@ -32,6 +33,7 @@ from aggregator.reading.pieces import (
     union,
 )
 from aggregator.reading.sharing import Sharing
+from aggregator.reading.top import Top, read_top, sum_all, top_of
 from clickmill.contract.problem import change_unknown, stats_unreadable
 from clickmill.retry import first_line
 
@@ -45,19 +47,9 @@ ANSWER_TIMEOUT_S: Final = 8.0
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection[TupleRow]], Awaitable[list[TupleRow]]]
-Change = Callable[[AsyncConnection[TupleRow]], Awaitable[T]]
+Work = Callable[[AsyncConnection[TupleRow]], Awaitable[T]]
 
 log = logging.getLogger("clickmill.queries")
-
-
-class Total(NamedTuple):
-    """A banner's clicks in a range, with its name from the register, if it has one."""
-
-    banner_id: int
-    name: str | None
-    clicks: int
-    correction: int
 
 
 class Recent(NamedTuple):
@@ -71,9 +63,6 @@ class Recent(NamedTuple):
     cut: bool = False
 
 
-Both = tuple[int, int]
-"""Clicks, and how many of these are corrections."""
-
 # Banner ID → (bucket's start in Unix seconds, clicks, correction), ascending, no empty buckets.
 Series = dict[int, list[tuple[int, int, int]]]
 Row = tuple[int, int, int, int]
@@ -82,10 +71,6 @@ Row = tuple[int, int, int, int]
 _LATEST: Final = """(
     SELECT banner_id, minute, clicks FROM banner_minute WHERE minute >= %(since)s UNION ALL
     SELECT banner_id, minute, clicks FROM correction_minute WHERE minute >= %(since)s) AS latest"""
-
-# Without buckets and banners that are empty, or that corrections have emptied: with `raw`, only if
-# nothing was there to correct.
-_NOT_EMPTY: Final = "HAVING sum(clicks) <> 0 OR %(raw)s AND bool_or(correction <> 0)"
 
 
 def make_pool(dsn: str, max_size: int = POOL_MAX) -> Pool:
@@ -133,7 +118,7 @@ class Reader:
             return await self.fetch(*ask(cover))
         return await self._answer(lambda connection: in_snapshot(connection, cover, ask))
 
-    async def _answer(self, work: Work) -> list[TupleRow]:
+    async def _answer(self, work: Work[T]) -> T:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S), self._sharing.turn():
                 return await self._twice(work)
@@ -141,7 +126,7 @@ class Reader:
             log.warning("statistics can't be read: %s", first_line(error))
             raise stats_unreadable() from error
 
-    async def _twice(self, work: Work) -> list[TupleRow]:
+    async def _twice(self, work: Work[T]) -> T:
         try:
             async with self._pool.connection() as connection:
                 return await work(connection)
@@ -187,7 +172,7 @@ class Reader:
             return (
                 f"SELECT banner_id, extract(epoch FROM {bucket})::bigint AS at,"
                 f" sum(clicks)::bigint, sum(correction)::bigint FROM ({rows_of}) AS piece"
-                f" GROUP BY 1, 2 {_NOT_EMPTY} ORDER BY 1, 2 LIMIT %(most)s"
+                f" GROUP BY 1, 2 {NOT_EMPTY} ORDER BY 1, 2 LIMIT %(most)s"
             ), params
 
         return [(row[0], row[1], row[2], row[3]) for row in await self.fetch_over(cover, ask)]
@@ -200,7 +185,7 @@ class Reader:
             rows_of = union(pieces, params, EVERYBODY)
             return (
                 f"SELECT banner_id FROM ({rows_of}) AS piece"
-                f" GROUP BY 1 {_NOT_EMPTY} ORDER BY 1 LIMIT %(limit)s"
+                f" GROUP BY 1 {NOT_EMPTY} ORDER BY 1 LIMIT %(limit)s"
             ), params
 
         return [row[0] for row in await self.fetch_over(cover, ask)]
@@ -217,7 +202,7 @@ class Reader:
         rows = await self.fetch(sql, {})
         return rows[0][0] or 0
 
-    async def change(self, work: Change[T]) -> T:
+    async def change(self, work: Work[T]) -> T:
         """What `work` gives, in one transaction. It is not tried again: whether a COMMIT was done
         is not known where its answer is lost. Raises Problem."""
         try:
@@ -270,23 +255,8 @@ class Reader:
         )
         return dict(await self.fetch(sql, {"since": moment(since)}))
 
-    async def top(self, cover: Cover, limit: int, raw: bool) -> tuple[Both, list[Total]]:
-        """(all banners together, the `limit` banners with most clicks, equal ones by ID)."""
-
-        def ask(pieces: Cover) -> tuple[LiteralString, Params]:
-            params: Params = {"limit": limit, "raw": raw}
-            rows_of = union(pieces, params, EVERYBODY)
-            return (
-                "SELECT ranked.banner_id, banner.name, clicks, correction, everything, corrected"
-                " FROM (SELECT banner_id, sum(clicks)::bigint AS clicks,"
-                " sum(correction)::bigint AS correction,"
-                " (sum(sum(clicks)) OVER ())::bigint AS everything,"
-                " (sum(sum(correction)) OVER ())::bigint AS corrected"
-                f" FROM ({rows_of}) AS piece GROUP BY banner_id {_NOT_EMPTY}"
-                " ORDER BY clicks DESC, banner_id LIMIT %(limit)s) AS ranked"
-                " LEFT JOIN banner ON banner.id = ranked.banner_id ORDER BY clicks DESC, banner_id"
-            ), params
-
-        rows = await self.fetch_over(cover, ask)
-        everything = (rows[0][4], rows[0][5]) if rows else (0, 0)
-        return everything, [Total(*row[:4]) for row in rows]
+    async def top(self, cover: Cover, limit: int, raw: bool) -> Top:
+        """The `limit` banners with most clicks, and all banners together."""
+        if not cover.rollups:
+            return top_of(await self.fetch_over(cover, sum_all(limit, raw)))
+        return await self._answer(lambda connection: read_top(connection, cover, limit, raw))

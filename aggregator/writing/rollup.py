@@ -12,6 +12,8 @@ equal the minutes, in every snapshot. Three rules ensure that:
    rollups that their time is in, the next minutes before `closing` are summed, and the mark moves.
    Late clicks that it does not see stay in `rollup_late`, and are not in its sums.
 3. The transaction locks the mark, so one aggregator rolls up at a time.
+
+Where nothing else is due, the lists of the busiest banners are made (see `top_lists`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from psycopg import AsyncConnection, IsolationLevel
 
 from aggregator.postgres import connection as postgres
 from aggregator.postgres import partitions
+from aggregator.writing.top_lists import make_lists
 from clickmill.failpoints import failpoint
 from clickmill.retry import first_line
 
@@ -171,9 +174,10 @@ async def roll_up(connection: AsyncConnection[Any], complete: datetime | None) -
         moved = await _derive(connection, mark)
         if moved != mark:
             await connection.execute(_MOVE, list(moved[1:]))
+        more = moved != mark or await make_lists(connection)
         failpoint("rollup.before_commit")
     failpoint("rollup.committed")
-    return moved != mark
+    return more
 
 
 async def _close(connection: AsyncConnection[Any], until: datetime) -> None:

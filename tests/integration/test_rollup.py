@@ -297,7 +297,7 @@ def test_quarter_hours_of_older_releases_are_made_day_by_day(tables: str) -> Non
                 [clicks_at(a, chance, today - days * DAY + n * HOUR) for n in range(9)]
             )
         await roll_all(tables, now())
-        sql.query(tables, "TRUNCATE rollup_quarter")  # as it was before there were any
+        sql.query(tables, "TRUNCATE rollup_quarter, rollup_top")  # as it was before there were any
         sql.query(tables, "UPDATE rollup_mark SET quarter_from = quarter")
         kept = today - 4 * DAY
         sql.query(tables, "INSERT INTO retention VALUES ('minute', '2020-01-01Z', %s)", kept)
@@ -315,7 +315,10 @@ def test_postgres_put_back_is_rolled_up_again(tables: str) -> None:
     chance, a = random.Random(7), FakeSource()
     first = floor(now(), HOUR) - 8 * HOUR
     put_mark(tables, first)
-    kept = ("banner_minute", "rollup_quarter", "rollup_hour", "rollup_day", "rollup_mark", "source")
+    kept = (
+        "banner_minute", "rollup_quarter", "rollup_hour", "rollup_day", "rollup_mark", "rollup_top",
+        "source",
+    )  # fmt: skip
 
     async def test(store: Store) -> None:
         frames = [clicks_at(a, chance, first + n * HOUR) for n in range(8)]

@@ -67,3 +67,37 @@ def assert_rollups_equal_minutes(dsn: str) -> None:
             """,
         )
         assert not wrong, f"rollup_{unit} differs from its minutes: {wrong[:5]}"
+    assert_lists_are_right(dsn)
+
+
+def assert_lists_are_right(dsn: str) -> None:
+    """Each list of busiest banners that is made is what its rollup says, at any moment."""
+    for unit in ("quarter", "hour", "day"):
+        wrong = query(
+            dsn,
+            f"""
+            SELECT start, top.*, right_one.* FROM rollup_top AS top CROSS JOIN LATERAL (
+                SELECT coalesce(sum(r.clicks), 0) AS total,
+                       coalesce(max(r.clicks) FILTER (WHERE place > size), 0) AS below,
+                       coalesce(array_agg(banner_id ORDER BY place) FILTER (WHERE place <= size),
+                                '{{}}') AS banners,
+                       coalesce(array_agg(r.clicks ORDER BY place) FILTER (WHERE place <= size),
+                                '{{}}') AS clicks
+                FROM (
+                    SELECT *, row_number() OVER (ORDER BY clicks DESC, banner_id) AS place,
+                           cardinality(top.banners) AS size
+                    FROM rollup_{unit} WHERE {unit} = top.start
+                ) AS r
+            ) AS right_one
+            WHERE unit = '{unit}' AND top.banners IS NOT NULL
+            AND (top.total, top.below, top.banners, top.clicks) IS DISTINCT FROM
+                (right_one.total, right_one.below, right_one.banners, right_one.clicks)
+            """,
+        )
+        assert not wrong, f"lists of rollup_{unit} differ from it: {wrong[:5]}"
+
+
+def lists(dsn: str) -> dict[str, tuple[int, int]]:
+    """How many lists of busiest banners are made, and how many are due, by unit."""
+    found = query(dsn, "SELECT unit, count(banners), count(*) FROM rollup_top GROUP BY 1")
+    return {unit: (made, everything - made) for unit, made, everything in found}

@@ -8,11 +8,11 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aggregator.reading import buckets
-from aggregator.reading.cover import Marks, cover_of, within
+from aggregator.reading.cover import Marks, Piece, cover_of, within, without
 from aggregator.reading.shapes import Shape
 from aggregator.reading.timerange import MINUTE_S, Range, iso
 from clickmill.contract.problem import Problem
@@ -126,6 +126,7 @@ spans = st.builds(
 
 
 @given(spans, st.sampled_from(list(buckets.STEPS)), st.sampled_from(ZONES))
+@example(span("1972-01-01T00:15", "1972-01-01T00:44:01"), "1h", "Africa/Monrovia")
 def test_every_minute_is_read_once_and_falls_into_one_bucket(
     whole: Range, step: str, name: str
 ) -> None:
@@ -143,10 +144,13 @@ def test_every_minute_is_read_once_and_falls_into_one_bucket(
     if begins:
         assert begins[0] <= whole.first < whole.end
         assert begins[-1] < whole.end
-    # What is read from a rollup lies within one bucket, so it can be given to that bucket whole.
+    # What is read from a rollup lies within one bucket, so it can be given to that bucket whole. A
+    # minute is in the bucket that it begins in: until 1972 Monrovia's hours began at second 30.
     for size, parts in zip(SIZES, cover, strict=True):
         for left, right in parts:
             assert left % size == right % size == 0
+            if size == MINUTE_S:
+                continue
             inner = [start for start in begins[1:] if left < start < right]
             assert all(start % size == 0 for start in inner)
 
@@ -201,6 +205,30 @@ def test_what_is_not_rolled_up_is_read_from_finer_tables(
     covered = sorted(piece for pieces in parts for piece in pieces)
     assert all(a[1] <= b[0] for a, b in pairwise(covered))
     assert sum(b - a for a, b in covered) == sum(b - a for pieces in cover for a, b in pieces)
+
+
+edges = st.lists(st.integers(0, 30), max_size=12).map(lambda some: sorted(set(some)))
+
+
+def pieces_between(moments: list[int]) -> list[Piece]:
+    return list(zip(moments[::2], moments[1::2], strict=False))
+
+
+@given(edges, edges)
+def test_what_is_left_without_a_part(whole: list[int], taken: list[int]) -> None:
+    def moments(pieces: list[Piece]) -> set[int]:
+        return {moment for left, right in pieces for moment in range(left, right)}
+
+    pieces = pieces_between(whole)
+    cut = [
+        (max(a, left), min(b, right))
+        for left, right in pieces
+        for a, b in pieces_between(taken)
+        if max(a, left) < min(b, right)
+    ]
+    rest = without(pieces, cut)
+    assert moments(rest) == moments(pieces) - moments(cut)
+    assert all(a[1] < b[0] for a, b in pairwise(rest))
 
 
 def test_too_many_points_names_the_smallest_step_that_fits() -> None:
