@@ -30,10 +30,11 @@ class Goal:
 
 
 CPU_GOALS = (
-    ("go", "CPU per click against Go net/http with an atomic counter", 0.90),
+    ("go", "CPU per click against Go net/http with an atomic counter", 0.60),
     ("gin", "against gin", 0.85),
     ("granian", "against Granian RSGI answering only 200", 0.85),
-    ("nginx", "against nginx `return 200`", 1.6),
+    ("openresty", "against nginx with Lua and a shared dict", 1.08),
+    ("nginx", "against nginx `return 200`", 1.45),
     ("fastapi", "against FastAPI with Redis", 0.035),
 )
 P99_AGAINST_GO = 0.8
@@ -45,7 +46,11 @@ SLOW = "p99 of a click among 2,000 slow sockets against without"
 BODY = "CPU per click with a body of two bytes in the same segment as the headers against none"
 BODY_GO = "the same, against Go net/http with that body"
 BATCH_CLICKS = 3_000_000
-FRESH_P50, FRESH_P99 = 1.2, 1.8
+FRESH = (
+    ("alone", "alone, at ten clicks a second", 0.6, 1.5),
+    ("seconds", "at half load", 1.2, 1.8),
+)
+"""Result, load, and what p50 and p99 must be under, in seconds."""
 PAIRS, SOURCES, LAG_SECONDS = 2_000_000, (1_000, 10_000), 3
 LAGS = {
     "lag": "default configuration of NATS",
@@ -61,7 +66,7 @@ def goals(measured: Measured) -> Iterator[Goal]:
     yield _ratio(measured, "bodies", "go_ratio", BODY_GO, 0.80)
     yield _ratio(measured, "price", "cpu_ratio", PRICE, 1.05)
     yield _ratio(measured, "tail", "p999_ratio", TAIL, 1.1)
-    yield _freshness(measured)
+    yield from _freshness(measured)
     yield _batch(measured)
     yield _ratio(measured, "ids", "cpu_ratio", MANY_IDS, 1.25)
     yield from _aggregator(measured)
@@ -101,15 +106,17 @@ def _side(measured: Measured) -> Iterator[Goal]:
     )
 
 
-def _freshness(measured: Measured) -> Goal:
-    name = "freshness: time from the response until the statistics include the click, at half load"
-    wanted = f"p50 under {FRESH_P50} s, p99 under {FRESH_P99} s"
-    fresh = measured.get("freshness", {}).get("seconds")
-    if fresh is None:
-        return Goal(name, wanted, NOT_RUN)
-    met = fresh["p50"] < FRESH_P50 and fresh["p99"] < FRESH_P99
-    shown = f"p50 {fresh['p50']:.2f} s, p99 {fresh['p99']:.2f} s"
-    return Goal(name, wanted, shown, f"maximum {fresh['max']:.2f} s", met)
+def _freshness(measured: Measured) -> Iterator[Goal]:
+    for key, load, p50, p99 in FRESH:
+        name = f"freshness: from the response until the statistics include the click, {load}"
+        wanted = f"p50 under {p50} s, p99 under {p99} s"
+        fresh = measured.get("freshness", {}).get(key)
+        if fresh is None:
+            yield Goal(name, wanted, NOT_RUN)
+            continue
+        met = fresh["p50"] < p50 and fresh["p99"] < p99
+        shown = f"p50 {fresh['p50']:.2f} s, p99 {fresh['p99']:.2f} s"
+        yield Goal(name, wanted, shown, f"maximum {fresh['max']:.2f} s", met)
 
 
 def _batch(measured: Measured) -> Goal:

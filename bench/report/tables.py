@@ -102,13 +102,18 @@ def counters(results: Results) -> list[str]:
 
 def freshness(results: Results) -> list[str]:
     """Answer to visible."""
-    s = results["seconds"]
+    head = ("", "clicks followed", "p50 s", "p99 s", "maximum s")
+    rows = [
+        [name, f"{results[probes]:,}", *(f"{results[key][q]:.2f}" for q in ("p50", "p99", "max"))]
+        for name, probes, key in (
+            ("alone", "probes_alone", "alone"),
+            (f"beside {results['rate']:,.0f} clicks/s", "probes", "seconds"),
+        )
+    ]
     return [
-        "## Freshness at half load", "",
-        (f"{results['probes']:,} single clicks at random times, in addition to "
-        f"{results['rate']:,.0f} clicks per second: from the response until the statistics include "
-        f"the click, p50 {s['p50']:.2f} s, p99 {s['p99']:.2f} s, maximum {s['max']:.2f} s. The "
-        "statistics were queried every 20 ms."),
+        "## Freshness", "",
+        ("Single clicks at random times, ten a second: from the response until the statistics "
+        "include the click. The statistics were queried every 20 ms."), "", *markdown(head, rows),
     ]  # fmt: skip
 
 

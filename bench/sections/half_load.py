@@ -27,6 +27,8 @@ MEMORY_DISK = Path("/dev/shm")
 NO_FLUSH_SECONDS = 60
 """The longest flush interval: frames are sealed, synced and published at minute edges only."""
 FRESHNESS_ROUND_SECONDS = 10.0
+PROBED = 10_000
+"""The first banner of the clicks that are followed: far from those of the load."""
 
 
 def _half_rate(system: Clickmill) -> float:
@@ -83,28 +85,39 @@ def counters_place(plan: Plan) -> dict[str, Any]:
 
 
 def freshness(plan: Plan) -> dict[str, Any]:
-    """Seconds from a click's answer until the statistics show it, under half load."""
+    """Seconds from a click's answer until the statistics show it, alone and under half load."""
     system = Clickmill()
+    length = max(plan.seconds, FRESHNESS_ROUND_SECONDS) * plan.rounds
     try:
-        rate = _half_rate(system)
         # What follows a click needs a core as well: the loader leaves too little of its own, and
         # at half load the worker leaves half of the other one.
         machine.pin([*system.helping(), os.getpid()], {SERVER_CORE, LOAD_CORE})
-        length = max(plan.seconds, FRESHNESS_ROUND_SECONDS) * plan.rounds
+        alone = _follow(system, length, PROBED)
+        plan.say(f"{len(alone.seen)} clicks followed alone")
+        rate = _half_rate(system)
         load = fixed_rate.start(system.port, LOAD_CORE, rate, length)
-        prober = Prober(system.port, system.stats_port)
-        wait_until(lambda: prober.step() >= length, length + 5, "the probes are sent")
+        loaded = _follow(system, length, 2 * PROBED)
         under_load = fixed_rate.finish(load, length)
-        wait_until(lambda: prober.poll() == 0, 10, "the last probes are in the statistics")
-    except ServerError as error:
-        raise ServerError(f"{error}: {prober.waiting} clicks are not in the statistics") from error
     finally:
         machine.pin([os.getpid()], {LOAD_CORE})
         system.stop()
-    plan.say(f"{len(prober.seen)} clicks followed at {rate:,.0f} clicks/s")
+    plan.say(f"{len(loaded.seen)} clicks followed at {rate:,.0f} clicks/s")
     return {
         "rate": rate,
-        "probes": len(prober.seen),
-        "seconds": prober.quantiles(),
+        "probes_alone": len(alone.seen),
+        "alone": alone.quantiles(),
+        "probes": len(loaded.seen),
+        "seconds": loaded.quantiles(),
         "load": msgspec.to_builtins(under_load),
     }
+
+
+def _follow(system: Clickmill, length: float, first_banner: int) -> Prober:
+    """Clicks for so many seconds, until all are in the statistics. Raises ServerError."""
+    prober = Prober(system.port, system.stats_port, first_banner)
+    try:
+        wait_until(lambda: prober.step() >= length, length + 5, "the probes are sent")
+        wait_until(lambda: prober.poll() == 0, 10, "the last probes are in the statistics")
+    except ServerError as error:
+        raise ServerError(f"{error}: {prober.waiting} clicks are not in the statistics") from error
+    return prober

@@ -1,7 +1,7 @@
 """Following single clicks until the statistics show them.
 
-Each probe has a banner of its own, so that its one click cannot be taken for another's. All that
-are not yet seen are asked for in one request, every few milliseconds.
+Each probe has a banner of its own, from `first_banner` on, so that its one click cannot be taken
+for another's. All that are not yet seen are asked for in one request, every few milliseconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from urllib.parse import urlencode
 
 from bench.load.statistics import iso
 
-FIRST_BANNER = 10_000
-"""Far from the banners of the load."""
 PROBES_A_SECOND = 10.0
 POLL_SECONDS = 0.02
 TIMEOUT = 10.0
@@ -24,12 +22,12 @@ TIMEOUT = 10.0
 class Prober:
     """Sends a click at random moments and watches for it. Not for several threads."""
 
-    def __init__(self, port: int, stats_port: int) -> None:
+    def __init__(self, port: int, stats_port: int, first_banner: int) -> None:
         self._clicks = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
         self._stats = http.client.HTTPConnection("127.0.0.1", stats_port, timeout=TIMEOUT)
         self._start = self._next_probe = time.monotonic()
         self._from = iso(time.time())
-        self._banner = FIRST_BANNER
+        self._banner = first_banner
         self._answered: dict[int, float] = {}
         self.seen: list[float] = []
         """Seconds from the answer to the first statistics that showed the click."""

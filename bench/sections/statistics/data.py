@@ -12,6 +12,7 @@ import psycopg
 
 DAY_S: Final = 86_400
 ROWS_A_MINUTE: Final = 100_000
+LISTS_S: Final = 900.0
 
 _MAKE_DAY: Final = "SELECT clickmill_make_partition(to_timestamp(%s)::date)"
 _FILL: Final = """
@@ -26,7 +27,17 @@ FROM banner_minute WHERE minute >= to_timestamp(%(first)s) AND minute < to_times
 GROUP BY 1, 2
 """
 _SIZES: Final = {"quarter": "15 minutes", "hour": "1 hour", "day": "1 day"}
-# The running day is not rolled up yet: its rows in the rollups are not read.
+_DUE: Final = """
+SELECT clickmill_top_is_due(%(unit)s, ARRAY (SELECT generate_series(
+    to_timestamp(%(first)s), to_timestamp(%(end)s) - %(size)s::interval, %(size)s::interval)))
+"""
+_BEGIN_AT: Final = """
+UPDATE rollup_mark SET (closing, quarter, hour, day) = (t, t, t, t) FROM to_timestamp(%(at)s) AS t
+"""
+_ALL_MADE: Final = """
+SELECT quarter > now() - interval '17 minutes'
+       AND NOT EXISTS (SELECT FROM rollup_top WHERE banners IS NULL) FROM rollup_mark
+"""
 _UPSERT: Final = """
 INSERT INTO banner_minute AS t (banner_id, minute, clicks)
 SELECT id, date_trunc('minute', now()), 1 FROM unnest(%s::int[]) AS n (id) ORDER BY id
@@ -39,7 +50,9 @@ def fill(dsn: str, banners: int, days: int, dense: int) -> int:
     now = int(time.time()) // 60 * 60
     midnight = now // DAY_S * DAY_S
     with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection:
-        connection.execute("TRUNCATE banner_minute, rollup_quarter, rollup_hour, rollup_day")
+        connection.execute(
+            "TRUNCATE banner_minute, rollup_quarter, rollup_hour, rollup_day, rollup_top"
+        )
         connection.execute("SET synchronous_commit = off")
         for day in range(days, -1, -1):
             first = midnight - day * DAY_S
@@ -47,12 +60,32 @@ def fill(dsn: str, banners: int, days: int, dense: int) -> int:
             gap = 60 if day < dense else 3_600
             values = {"first": first, "end": min(first + DAY_S, now), "gap": gap}
             connection.execute(_FILL, {**values, "banners": banners})
-            for unit, size in _SIZES.items():
+            # The running day is left to the aggregator.
+            for unit, size in _SIZES.items() if day else ():
                 connection.execute(_ROLL_UP.format(unit=unit, size=size).encode(), values)
         connection.execute("VACUUM ANALYZE")
+        first = midnight - days * DAY_S
+        for unit, size in _SIZES.items():
+            connection.execute(_DUE, {"unit": unit, "first": first, "end": midnight, "size": size})
+        connection.execute(_BEGIN_AT, {"at": midnight})
         row = connection.execute("SELECT count(*) FROM banner_minute").fetchone()
     assert row is not None
+    wait_for_lists(dsn)
     return int(row[0])
+
+
+def wait_for_lists(dsn: str) -> float:
+    """Seconds until the aggregator has rolled up what is due, and made all lists of the busiest.
+
+    Raises TimeoutError.
+    """
+    began = time.monotonic()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while time.monotonic() - began < LISTS_S:
+            if connection.execute(_ALL_MADE).fetchone() == (True,):
+                return time.monotonic() - began
+            time.sleep(0.2)
+    raise TimeoutError("the lists of busiest banners were not made")
 
 
 @contextmanager

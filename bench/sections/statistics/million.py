@@ -22,12 +22,11 @@ from bench.harness.servers import end_on_sigterm
 from bench.harness.system import Clickmill
 from bench.report.tables import markdown
 from bench.sections.statistics.bench import SETTINGS, Timing
-from bench.sections.statistics.data import DAY_S
+from bench.sections.statistics.data import DAY_S, wait_for_lists
 
 DAYS: Final = 31
 HOURS: Final = 24
 TIMES_WITHOUT: Final = 3
-MAKE_S: Final = 900.0
 SHAPES: Final[dict[str, LiteralString]] = {
     # Rank 1 is the busiest; ranks are scattered over the IDs. Each day differs by up to a half.
     "by rank": "1 + (%(banners)s / rank::float8 * (0.5 + random()))::bigint",
@@ -75,18 +74,6 @@ def fill(dsn: str, banners: int, clicks: LiteralString, midnight: int) -> None:
             )
 
 
-def made(dsn: str) -> float:
-    """Waits until no list is due; seconds. Raises TimeoutError."""
-    began = time.monotonic()
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        while time.monotonic() - began < MAKE_S:
-            due = "SELECT count(*) FROM rollup_top WHERE banners IS NULL"
-            if connection.execute(due).fetchone() == (0,):
-                return time.monotonic() - began
-            time.sleep(0.2)
-    raise TimeoutError("the lists were not made")
-
-
 def ask(port: int, path: str, times: int) -> str:
     """Median and 95th percentile, or the status of the answers where one is not 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -109,7 +96,7 @@ def measure(system: Clickmill, options: argparse.Namespace, shape: str) -> list[
     """The rows of one shape."""
     midnight = int(time.time()) // DAY_S * DAY_S
     fill(system.dsn(), options.banners, SHAPES[shape], midnight)
-    seconds = made(system.dsn())
+    seconds = wait_for_lists(system.dsn())
     print(f"{shape}: {DAYS + HOURS} lists were made in {seconds:.1f} s", flush=True)
     shift = 2 * 3_600
     paths = {
