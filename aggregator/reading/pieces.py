@@ -143,10 +143,13 @@ def _branches(
         parts: LiteralString = (
             f"unnest(%({prefix}_from)s::timestamptz[], %({prefix}_to)s::timestamptz[])"
         )
+        # OFFSET keeps Postgres from joining all rows of a banner with all parts: each part is one
+        # range of an index. By the first and the end partitions are pruned before they are locked.
         joined: LiteralString = (
-            f"{select} JOIN {parts} AS part (since, until)"
-            f" ON {column} >= since AND {column} < until"
-            f" WHERE {whose} AND {column} >= %({prefix}_first)s AND {column} < %({prefix}_end)s"
+            f"SELECT piece.* FROM {parts} AS part (since, until) CROSS JOIN LATERAL ("
+            f"{select} WHERE {whose} AND {column} >= since AND {column} < until"
+            f" AND {column} >= %({prefix}_first)s AND {column} < %({prefix}_end)s OFFSET 0"
+            ") AS piece"
         )
         return [joined]
     branches: list[LiteralString] = []

@@ -39,11 +39,14 @@ CANDIDATES: Final = 1_000
 _SIZES: Final[tuple[tuple[LiteralString, int], ...]] = (
     ("day", DAY_S), ("hour", HOUR_S), ("quarter", QUARTER_S),
 )  # fmt: skip
+# OFFSET: each span is one range of the key, whatever Postgres knows of the table.
 _LISTS: Final[LiteralString] = """
     unnest(%(units)s::text[], %(firsts)s::timestamptz[], %(ends)s::timestamptz[])
         AS span (of_unit, first, until)
-    JOIN rollup_top ON unit = of_unit AND start >= first AND start < until
-    WHERE banners IS NOT NULL"""
+    CROSS JOIN LATERAL (
+        SELECT * FROM rollup_top
+        WHERE unit = of_unit AND start >= first AND start < until AND banners IS NOT NULL OFFSET 0
+    ) AS list"""
 _FIND: Final[LiteralString] = (
     f"SELECT unit, extract(epoch FROM start)::bigint, total, below FROM {_LISTS}"
 )
