@@ -3,9 +3,10 @@
     make mutants ONLY=fold,outbox SECONDS=600
 
 Everything happens in a copy, `.mutants/`. mutmut makes the changes and runs the tests of table.py
-on each; what no test notices is shown as a difference. docs/guarantees.md lists those that are
-left as they are, with a reason each. `known` are the changes that once passed every test: for
-these the exit code is 1 where one does so again.
+on each; what no test notices is shown as a difference. Modules that only run in processes which the
+tests start can't be traced by mutmut: for these, all tests of the table run on each change.
+docs/guarantees.md lists the changes that are left as they are, with a reason each. `known` are
+those that once passed every test: for these the exit code is 1 where one does so again.
 """
 
 from __future__ import annotations
@@ -18,21 +19,41 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.mutants.known import KNOWN, Known
-from tests.mutants.table import CODE, NOT_CHANGED, ROOT, SLOW, TESTS, code_file, test_file
+from tests.mutants.table import CODE, NOT_CHANGED, ROOT, SLOW, STARTED, TESTS, code_file, test_file
+
+if TYPE_CHECKING:
+    from mutmut.mutation.data import SourceFileMutationData
 
 WORK: Final = ROOT / ".mutants"
 LEFT_OUT: Final = (".*", "__pycache__", "node_modules", "data", "build", "*.egg-info", "reports")
 SECONDS: Final = 900
 STOP_S: Final = 20
 TEST_S: Final = 120
+STARTED_S: Final = 300
 QUICK: Final = [name for name in TESTS if name not in SLOW]
 UNREACHED: Final = "no tests"
+TIMED_OUT: Final = 36
+"""mutmut's own number for it."""
+_GENERATE: Final = """
+from mutmut.__main__ import (
+    copy_also_copy_files, copy_src_dir, create_mutants, setup_source_paths, set_mutant_under_test,
+)
+if __name__ == "__main__":
+    set_mutant_under_test("mutant_generation")
+    copy_src_dir()
+    copy_also_copy_files()
+    setup_source_paths()
+    create_mutants(1)
+"""
 DEAD: Final = frozenset({"killed", "timeout", "segfault", "suspicious"})
 
 
@@ -47,11 +68,15 @@ def main() -> int:
     if strangers := set(chosen) - {*TESTS, "known"}:
         parser.error(f"no such module: {', '.join(strangers)}; there are {', '.join(TESTS)}, known")
     missed = _try_known() if "known" in chosen else 0
-    if modules := [name for name in chosen if name in TESTS]:
-        _copy()
-        _configure(modules)
-        _mutate(given.seconds, given.jobs)
-        _report()
+    for modules, mutate in (
+        ([name for name in chosen if name in TESTS and name not in STARTED], _mutate),
+        ([name for name in chosen if name in STARTED], _mutate_started),
+    ):
+        if modules:
+            _copy()
+            _configure(modules)
+            mutate(given.seconds, given.jobs)
+            _report()
     return int(missed > 0)
 
 
@@ -66,14 +91,16 @@ def _copy() -> None:
 def _try_known() -> int:
     """How many of the known changes pass their test; without them all tests pass."""
     _copy()
-    if _pytest([_test_of(known) for known in KNOWN]):
+    if _pytest([_path_of(known.test) for known in KNOWN]):
         sys.exit("the tests of the known changes fail without any change: mend that first")
     return sum(_passes(known) for known in KNOWN)
 
 
-def _test_of(known: Known) -> str:
-    file, _, name = known.test.partition("::")
-    return f"{test_file(WORK, file).relative_to(WORK)}::{name}"
+def _path_of(test: str) -> str:
+    """`test_a` or `test_a::test_b` as pytest takes it."""
+    file, _, name = test.partition("::")
+    path = str(test_file(WORK, f"{file.removesuffix('.py')}.py").relative_to(WORK))
+    return f"{path}::{name}" if name else path
 
 
 def _pytest(tests: Sequence[str]) -> int:
@@ -92,7 +119,7 @@ def _passes(known: Known) -> bool:
     path.write_text(text.replace(known.old, known.new))
     if path.suffix == ".pyx":
         _run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], check=True)
-    code = _pytest([_test_of(known)])
+    code = _pytest([_path_of(known.test)])
     print(f"{'PASSES' if code == 0 else 'fails '}  {known.name}", flush=True)
     return code == 0
 
@@ -111,8 +138,7 @@ def _run(argv: Sequence[str], check: bool) -> int:
 
 def _configure(modules: Sequence[str]) -> None:
     files = [str(code_file(WORK, f"{name}.py").relative_to(WORK)) for name in modules]
-    names = sorted({f"{test}.py" for module in modules for test in TESTS[module]})
-    tests = [str(test_file(WORK, name).relative_to(WORK)) for name in names]
+    tests = [_path_of(test) for test in dict.fromkeys(t for name in modules for t in TESTS[name])]
     beside = [path.name for path in WORK.iterdir() if path.name not in ("tests", "pyproject.toml")]
     lines = [
         "", "[tool.mutmut]",
@@ -142,6 +168,40 @@ def _mutate(seconds: int, jobs: int) -> None:
             code = _stop(process)
     if code > 0:
         sys.exit(f"mutmut could not run (exit code {code}): see {WORK / 'mutmut.log'}")
+
+
+def _mutate_started(seconds: int, jobs: int) -> None:
+    """Runs all tests on each change: the processes that they start inherit its name."""
+    _run([sys.executable, "-c", _GENERATE], check=True)
+    end = time.monotonic() + seconds
+    if _tested(""):
+        sys.exit("the tests fail without any change: mend that first")
+    with ThreadPoolExecutor(jobs) as pool:
+        for data in _of_modules():
+            names = list(data.exit_code_by_key)
+            codes = pool.map(lambda name: _tested(name) if time.monotonic() < end else None, names)
+            for name, code in zip(names, codes, strict=True):
+                data.exit_code_by_key[name] = code
+                print(f"{_function(name)}: {code}", flush=True)
+            data.save()
+
+
+def _tested(name: str) -> int:
+    """pytest's exit code with this change (none if empty), or that of a time-out."""
+    place = WORK / "mutants"
+    settings = tomllib.loads((place / "pyproject.toml").read_text())["tool"]["mutmut"]
+    tests = settings["pytest_add_cli_args_test_selection"]
+    argv = [sys.executable, "-m", "pytest", "-q", *settings["pytest_add_cli_args"], *tests]
+    env = os.environ | {"PYTHONPATH": str(place), "MUTANT_UNDER_TEST": name}
+    process = subprocess.Popen(
+        argv, cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        return process.wait(STARTED_S)
+    except subprocess.TimeoutExpired:
+        _stop(process)
+        return TIMED_OUT
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
@@ -176,19 +236,26 @@ def _function(name: str) -> str:
 
 
 def _results() -> Iterator[tuple[str, str, str]]:
+    for data in _of_modules():
+        from mutmut.mutation.diff_apply import get_diff_for_mutant
+        from mutmut.stats import status_by_exit_code
+
+        for name, code in data.exit_code_by_key.items():
+            state = status_by_exit_code[code]
+            shown = "" if state in DEAD else get_diff_for_mutant(name, path=data.path)
+            yield name, state, "\n".join(_changed(shown))
+
+
+def _of_modules() -> Iterator[SourceFileMutationData]:
+    """What is known of the changes, by file."""
     os.chdir(WORK)  # mutmut reads its settings where it is imported
     from mutmut.mutation.data import SourceFileMutationData
-    from mutmut.mutation.diff_apply import get_diff_for_mutant
-    from mutmut.stats import status_by_exit_code
     from mutmut.utils.file_utils import walk_mutatable_files
 
     for path in walk_mutatable_files():
         data = SourceFileMutationData(path=path)
         data.load()
-        for name, code in data.exit_code_by_key.items():
-            state = status_by_exit_code[code]
-            shown = "" if state in DEAD else get_diff_for_mutant(name, path=path)
-            yield name, state, "\n".join(_changed(shown))
+        yield data
 
 
 def _changed(difference: str) -> Iterator[str]:

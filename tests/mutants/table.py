@@ -1,7 +1,7 @@
 """What `make mutants` changes, and which tests must notice.
 
-A module is named without its folder, as its tests are. Only quick tests stand here: each is run
-once for each change to what it covers.
+A module is named without its folder, as its tests are; `file::test` is a single test. Only quick
+tests stand here: each is run once for each change to what it covers.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "redirects": ("test_targets",),
     "openfiles": ("test_openfiles",),
     "store": ("test_store", "test_store_parts", "test_store_minutes", "test_store_keys"),
-    "source_status": ("test_consumer",),
+    "source_status": (
+        "test_consumer::test_a_source_is_closed_on_request_once_its_mark_is_there",
+        "test_consumer::test_an_unknown_source_has_the_mark_0",
+        "test_consumer::test_an_invalid_request_for_a_mark_does_no_harm",
+        "test_complete_through",
+        "test_doctor_aggregators",
+        "test_sources",
+    ),
     "consumer": ("test_consumer",),
 }
-SLOW: Final = frozenset({"store", "source_status", "consumer"})
+STARTED: Final = frozenset({"source_status", "consumer"})
+"""Tested in aggregators that their tests start."""
+SLOW: Final = STARTED | {"store"}
 """On a real Postgres and NATS: seconds for each change, so only where they are asked for."""
 
 NOT_CHANGED: Final = (
