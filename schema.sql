@@ -282,14 +282,17 @@ BEGIN
         CREATE TRIGGER keep_corrections BEFORE UPDATE OR DELETE OR TRUNCATE ON correction_minute
             FOR EACH STATEMENT EXECUTE FUNCTION clickmill_keep_corrections();
     END IF;
-    IF to_regclass('rollup_top_due') IS NULL THEN
-        CREATE INDEX rollup_top_due ON rollup_top (unit, start) WHERE banners IS NULL;
-        -- In the order in which a rollup under way locks the tables.
-        CREATE TRIGGER late_moved AFTER DELETE ON rollup_late REFERENCING OLD TABLE AS late
+    -- Without both triggers lists may be wrong, as after a release that does not know them has restored
+    -- a backup: all are made anew. The tables are locked in the order in which a rollup locks them.
+    IF (SELECT count(*) < 2 FROM pg_trigger
+        WHERE (tgrelid, tgname) IN (('rollup_late'::regclass, 'late_moved'),
+                                    ('rollup_mark'::regclass, 'rolled_up'))) THEN
+        CREATE OR REPLACE TRIGGER late_moved AFTER DELETE ON rollup_late REFERENCING OLD TABLE AS late
             FOR EACH STATEMENT EXECUTE FUNCTION clickmill_late_moved();
-        CREATE TRIGGER rolled_up AFTER UPDATE ON rollup_mark
+        CREATE OR REPLACE TRIGGER rolled_up AFTER UPDATE ON rollup_mark
             FOR EACH ROW EXECUTE FUNCTION clickmill_rolled_up();
-        -- What a release without these lists has rolled up.
+        CREATE INDEX IF NOT EXISTS rollup_top_due ON rollup_top (unit, start) WHERE banners IS NULL;
+        DELETE FROM rollup_top;
         PERFORM clickmill_top_is_due('quarter', ARRAY (
             SELECT generate_series(greatest(oldest, quarter_from), quarter - interval '15 minutes',
                                    '15 minutes')

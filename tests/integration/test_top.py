@@ -381,6 +381,20 @@ def test_tables_without_lists_get_them(data: Data) -> None:
     assert check(data, 50) > 0.2
 
 
+@pytest.mark.parametrize("trigger", ["rolled_up ON rollup_mark", "late_moved ON rollup_late"])
+def test_lists_of_tables_that_lost_a_trigger_are_made_anew(data: Data, trigger: str) -> None:
+    """As where an older release, which does not know them, has restored a backup."""
+    sql.query(data.dsn, f"DROP TRIGGER {trigger}")
+    sql.query(data.dsn, "UPDATE rollup_top SET banners = '{1}', clicks = '{1}', below = 0")
+    asyncio.run(apply_schema(data.dsn))
+    assert {made for made, _ in sql.lists(data.dsn).values()} == {0}
+    asyncio.run(apply_schema(data.dsn))
+    data.roll_up()
+    before = sql.lists(data.dsn)
+    asyncio.run(apply_schema(data.dsn))
+    assert sql.lists(data.dsn) == before, "once they are there, nothing is made again"
+
+
 def test_the_tables_are_changed_beside_a_rollup_under_way(data: Data) -> None:
     """It locks late clicks and then the mark: the schema waits for it, and never the other way."""
     sql.query(data.dsn, _WITHOUT)
