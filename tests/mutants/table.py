@@ -31,6 +31,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "openfiles": ("test_openfiles",),
     "store": ("test_store", "test_store_parts", "test_store_minutes", "test_store_keys"),
     "source_status": (
+        "test_source_status",
         "test_consumer::test_a_source_is_closed_on_request_once_its_mark_is_there",
         "test_consumer::test_an_unknown_source_has_the_mark_0",
         "test_consumer::test_an_invalid_request_for_a_mark_does_no_harm",
